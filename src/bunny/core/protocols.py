@@ -1,0 +1,81 @@
+"""The seams between packages of one layer: each side is tested with a ten-line stub of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from bunny.core.types import (
+    Answer,
+    Decision,
+    EvalResult,
+    FloatArray,
+    Parsed,
+    Pool,
+    Question,
+    Rejected,
+    Sample,
+)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Reads one on-disk layout. Yields a `Sample` or a `Rejected` for every row, in a fixed order; decodes no pixels."""
+
+    def read(self) -> Iterator[Sample | Rejected]: ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns samples into vectors in one joint image-text space (CLIP, SigLIP, the demo's classifier + text model)."""
+
+    @property
+    def name(self) -> str:
+        """Model and settings in one line; part of the fingerprint."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Vector length."""
+        ...
+
+    def embed(self, samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
+        """(image, text) vectors of one batch, each (B, dim) float32, unit rows; NaN row for an unreadable picture."""
+        ...
+
+
+@runtime_checkable
+class Step(Protocol):
+    """A curation step: looks at a pool, decides, and says why. A pydantic model: its fields are its settings."""
+
+    def decide(self, pool: Pool, rng: np.random.Generator) -> Decision: ...
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Answers questions about pictures: our model, a stub, or a remote endpoint."""
+
+    @property
+    def name(self) -> str:
+        """Model identity; part of the answer cache's key."""
+        ...
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """One `Answer` per question, in any order, as soon as each is known."""
+        ...
+
+
+@runtime_checkable
+class Benchmark(Protocol):
+    """One evaluation set: what is asked, how answers are read, how they are scored."""
+
+    @property
+    def name(self) -> str: ...
+
+    def questions(self) -> Sequence[Question]: ...
+
+    def parse(self, question: Question, answer: Answer) -> Parsed: ...
+
+    def score(self, questions: Sequence[Question], parsed: Sequence[Parsed]) -> EvalResult: ...

@@ -1,0 +1,220 @@
+"""Recipes: one validated YAML tree that holds every setting of a run; nothing is set in code paths.
+
+In: a YAML file and dotted overrides (`tune.lora.r=64`). Out: a frozen `Recipe`. Unknown keys are errors that name
+the nearest known one. Curation steps, embedders, data makers and benchmarks are `{use: name, …}` blocks:
+`name` is a file name of their package (or `my_lab.steps:Sharpness`), the other keys are that class's validated fields.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from bunny.core.errors import UserError, nearest
+
+
+class Section(BaseModel):
+    """A block of settings: frozen, unknown keys refused with the nearest known name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key `{key}`, {nearest(str(key), cls.model_fields)}")
+        return data
+
+
+Block = dict[str, Any]
+"""A `{use: name, …}` block; checked by `make(block, package)` against the class that `name` stands for."""
+
+
+class PoolSection(Section):
+    """The raw pairs."""
+
+    source: Block  # {use: table | folder | webdataset | llava_json | embeddings, path: …}
+
+
+class CurateSection(Section):
+    """From raw pairs to a coreset."""
+
+    embedder: Block  # {use: lite0_minilm | clip, …}
+    steps: list[Block]  # in order; see curate/steps
+    threads: int = Field(0, ge=0, description="worker threads; 0 = all cores")
+
+
+class ModelSection(Section):
+    """What is put together."""
+
+    language_model: str  # hub name, folder, or `bundled:smollm2-135m-instruct`
+    vision_tower: str  # hub name, folder, or `bundled:efficientnet-lite0`
+    projector: str = "mlp2x_gelu"  # linear, mlpNx_gelu, spp_v1, spp_v2, spp_v3, identity
+    template: str = "bunny"  # a file of text/templates
+    image_aspect: Literal["pad", "square"] = "pad"  # pad to a square with the mean colour, or squash
+    image_size: int | None = Field(None, gt=0, description="pixels; default: the tower's own")
+    vision_feature_layer: int = -1  # after the tower has been trimmed to the layers it needs
+    s2_scales: tuple[int, ...] = ()  # pixels per scale; empty = single scale
+
+
+class LoraSection(Section):
+    """Low-rank adapters on every linear layer of the language model."""
+
+    r: int = Field(128, gt=0)
+    alpha: int = Field(256, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+
+
+class StageSection(Section):
+    """One training stage (align or tune)."""
+
+    data: list[Block]  # {use: captions | object_questions | easy_vqa | llava_json, weight: …}
+    language_model: Literal["frozen", "lora", "full"]
+    projector: Literal["frozen", "train"] = "train"
+    vision_tower: Literal["frozen", "train"] = "frozen"
+    start_projector: str | None = None  # safetensors file of an aligned projector to begin with
+    lora: LoraSection = LoraSection()
+    template: str | None = None  # default: the model's
+    image_aspect: Literal["pad", "square"] | None = None  # default: the model's
+    learning_rate: float = Field(gt=0)
+    projector_learning_rate: float | None = Field(None, gt=0)  # default: learning_rate
+    vision_learning_rate: float | None = Field(None, gt=0)  # default: the projector's
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, gt=0)  # stops earlier than `epochs`
+    rows_per_step: int = Field(128, gt=0, description="global batch in rows (conversations)")
+    tokens_per_pass: int = Field(16384, gt=0, description="packed tokens per forward pass; more passes are accumulated")
+    max_length: int = Field(2048, gt=0, description="tokens of one row, image tokens included")
+    normalise: Literal["tokens", "rows"] = "tokens"  # loss = mean over the step's label tokens, or mean of row means
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    feature_cache: bool = False  # keep a frozen tower's features in memory (small sets)
+    save_every_steps: int = Field(500, gt=0)
+    keep_checkpoints: int = Field(1, gt=0)
+
+
+class EvaluateSection(Section):
+    """Held-out benchmarks."""
+
+    tasks: list[Block]  # {use: easy_vqa | picture_yes_no | …}
+    baselines: tuple[Literal["majority", "blind", "untrained"], ...] = ("majority", "blind", "untrained")
+    batch_rows: int = Field(32, gt=0, description="questions answered together")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str
+    seed: int = 0
+    pool: PoolSection
+    curate: CurateSection
+    model: ModelSection
+    align: StageSection
+    tune: StageSection
+    evaluate: EvaluateSection
+    fast: dict[str, Any] = Field(default_factory=dict)  # dotted overrides that `--fast` applies
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @staticmethod
+    def load(path: Path, overrides: Sequence[str] = (), fast: bool = False) -> Recipe:
+        """The validated recipe. Raises UserError that names file, key and nearest known key."""
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such recipe", fix="see the files in `recipes/`") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(tree, dict):
+            raise UserError(f"{path}: a recipe is a mapping of sections", fix="start from a file in `recipes/`")
+        if fast:
+            for key, value in (tree.get("fast") or {}).items():
+                _put(tree, key, value)
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals:
+                raise UserError(f"override `{override}` has no `=`", fix="write it as tune.lora.r=64")
+            _put(tree, key.strip(), yaml.safe_load(text))
+        recipe = check(Recipe, tree, where=str(path))
+        recipe._folder = path.resolve().parent
+        return recipe
+
+    def locate(self, path: str) -> Path:
+        """A path written in the recipe, seen from the recipe's own folder."""
+        return (self._folder / path).resolve()
+
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+
+
+def check(kind: type[SectionType], tree: Mapping[str, Any], where: str) -> SectionType:
+    """`tree` validated as `kind`. Raises UserError with the first error's dotted place in one line."""
+    try:
+        return kind.model_validate(copy.deepcopy(dict(tree)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {place + ': ' if place else ''}{message}{more}") from None
+
+
+def make(block: Block, package: str, where: str = "recipe", **context: Any) -> Any:
+    """The object a `{use: name, …}` block stands for.
+
+    `name` is a module of `package` whose class is the module's `USE`, or `module:Class` for code from outside.
+    context: fields the program supplies (folder, seed …); only those the class has are passed.
+    """
+    settings = dict(block)
+    name = settings.pop("use", None)
+    if not isinstance(name, str):
+        raise UserError(f"{where}: {dict(block)}: no `use`", fix="name what to use, e.g. {use: dedup}")
+    kind = find(name, package, where)
+    known = {key: value for key, value in context.items() if key in kind.model_fields and key not in settings}
+    return check(kind, {**settings, **known}, f"{where}: {name}")
+
+
+def find(name: str, package: str, where: str) -> type[BaseModel]:
+    """The class that `use: name` stands for: `USE` of `package.name`, or `module:Class`."""
+    module_name, colon, class_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name if colon else f"{package}.{name}")
+        return getattr(module, class_name if colon else "USE")  # type: ignore[no-any-return]  # checked by `check`
+    except (ModuleNotFoundError, AttributeError) as error:
+        missing = getattr(error, "name", None)
+        if not colon and missing not in (f"{package}.{name}", "USE"):
+            raise UserError(
+                f"{where}: {name} needs the Python package `{missing}`", fix=f"pip install {missing}"
+            ) from None
+        raise UserError(f"{where}: nothing is called `{name}`, {nearest(name, names(package))}") from None
+
+
+def names(package: str) -> list[str]:
+    """All names `use:` knows in a package: its files."""
+    folder = Path(str(importlib.import_module(package).__file__)).parent
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `tree["a"]["b"]` for `a.b`; list items by number."""
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for part in parents:
+        node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
+    if isinstance(node, list):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise UserError(f"override `{dotted}`: `{parents[-1]}` holds no settings")
