@@ -22,7 +22,7 @@ from bunny.core.types import (
 
 @runtime_checkable
 class Source(Protocol):
-    """Reads one on-disk layout. Yields a `Sample` or a `Rejected` for every row, in a fixed order; decodes no pixels."""
+    """Reads one on-disk layout. Yields a `Sample` or a `Rejected` for every row, in fixed order; decodes no pixels."""
 
     def read(self) -> Iterator[Sample | Rejected]: ...
 
