@@ -34,8 +34,17 @@ def set_up(level: str = "INFO") -> None:
     """Route the `bunny` logger to the terminal (standard error; standard output stays for results)."""
     log.setLevel(level)
     if not log.handlers:
-        log.addHandler(RichHandler(console=console, show_path=False, markup=False, log_time_format="[%H:%M:%S]"))
+        log.addHandler(_handler())
         log.propagate = False
+
+
+def _handler() -> logging.Handler:
+    """Colours on a terminal; elsewhere plain lines, which nothing wraps at 80 columns."""
+    if sys.stderr.isatty():
+        return RichHandler(console=console, show_path=False, markup=False, log_time_format="[%H:%M:%S]")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(message)s", "%H:%M:%S"))
+    return handler
 
 
 class Meter:
@@ -91,6 +100,9 @@ class Metrics:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        if self.path.exists() and (text := self.path.read_bytes()) and not text.endswith(b"\n"):
+            with self.path.open("ab") as file:  # end a torn line, or the next row would be torn with it
+                file.write(b"\n")
 
     def write(self, **values: Any) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from bunny.core.types import (
     Answer,
     Decision,
+    Embedded,
     EvalResult,
-    FloatArray,
     Parsed,
     Pool,
     Question,
@@ -29,7 +30,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Turns samples into vectors in one joint image-text space (CLIP, SigLIP, the demo's classifier + text model)."""
+    """Turns pictures and texts into vectors of one joint space (CLIP, SigLIP, the demo's classifier + text model)."""
 
     @property
     def name(self) -> str:
@@ -38,11 +39,11 @@ class Embedder(Protocol):
 
     @property
     def dim(self) -> int:
-        """Vector length."""
+        """Length of the joint vectors."""
         ...
 
-    def embed(self, samples: Sequence[Sample]) -> tuple[FloatArray, FloatArray]:
-        """(image, text) vectors of one batch, each (B, dim) float32, unit rows; NaN row for an unreadable picture."""
+    def embed(self, pictures: Sequence[npt.NDArray[np.uint8]], texts: Sequence[str]) -> Embedded:
+        """Vectors of one batch of pairs. pictures: B RGB arrays (H, W, 3); texts: B strings, may be empty."""
         ...
 
 

@@ -99,7 +99,6 @@ class StageSection(Section):
     normalise: Literal["tokens", "rows"] = "tokens"  # loss = mean over the step's label tokens, or mean of row means
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    feature_cache: bool = False  # keep a frozen tower's features in memory (small sets)
     save_every_steps: int = Field(500, gt=0)
     keep_checkpoints: int = Field(1, gt=0)
 
@@ -130,22 +129,16 @@ class Recipe(Section):
     @staticmethod
     def load(path: Path, overrides: Sequence[str] = (), fast: bool = False) -> Recipe:
         """The validated recipe. Raises UserError that names file, key and nearest known key."""
-        try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such recipe", fix="see the files in `recipes/`") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(tree, dict):
-            raise UserError(f"{path}: a recipe is a mapping of sections", fix="start from a file in `recipes/`")
-        if fast:
-            for key, value in (tree.get("fast") or {}).items():
-                _put(tree, key, value)
+        tree = _read(path)
+        quick = tree.get("fast") or {}
+        if fast and isinstance(quick, dict):  # anything else is refused below
+            for key, value in quick.items():
+                _put(tree, str(key), value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise UserError(f"override `{override}` has no `=`", fix="write it as tune.lora.r=64")
-            _put(tree, key.strip(), yaml.safe_load(text))
+            _put(tree, key.strip(), _parse(text, f"override `{override}`"))
         recipe = check(Recipe, tree, where=str(path))
         recipe._folder = path.resolve().parent
         return recipe
@@ -153,6 +146,38 @@ class Recipe(Section):
     def locate(self, path: str) -> Path:
         """A path written in the recipe, seen from the recipe's own folder."""
         return (self._folder / path).resolve()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's sections. Raises UserError if it cannot be read or is no mapping."""
+    try:
+        tree = _parse(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe", fix="see the files in `recipes/`") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections", fix="start from a file in `recipes/`")
+    return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: plain YAML would drop the first in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key `{key.value}` twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 SectionType = TypeVar("SectionType", bound=BaseModel)
@@ -188,16 +213,19 @@ def make(block: Block, package: str, where: str = "recipe", **context: Any) -> A
 def find(name: str, package: str, where: str) -> type[BaseModel]:
     """The class that `use: name` stands for: `USE` of `package.name`, or `module:Class`."""
     module_name, colon, class_name = name.partition(":")
+    unknown = UserError(f"{where}: nothing is called `{name}`, {nearest(name, names(package))}")
+    wanted = module_name if colon else f"{package}.{name}"
     try:
-        module = importlib.import_module(module_name if colon else f"{package}.{name}")
-        return getattr(module, class_name if colon else "USE")  # type: ignore[no-any-return]  # checked by `check`
-    except (ModuleNotFoundError, AttributeError) as error:
-        missing = getattr(error, "name", None)
-        if not colon and missing not in (f"{package}.{name}", "USE"):
-            raise UserError(
-                f"{where}: {name} needs the Python package `{missing}`", fix=f"pip install {missing}"
-            ) from None
-        raise UserError(f"{where}: nothing is called `{name}`, {nearest(name, names(package))}") from None
+        module = importlib.import_module(wanted)
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if missing == wanted or wanted.startswith(f"{missing}."):
+            raise unknown from None
+        raise UserError(f"{where}: {name} needs the Python package `{missing}`", fix=f"pip install {missing}") from None
+    kind = getattr(module, class_name if colon else "USE", None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        raise unknown
+    return kind
 
 
 def names(package: str) -> list[str]:
@@ -211,10 +239,21 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     node: Any = tree
     for part in parents:
-        node = node[int(part)] if isinstance(node, list) else node.setdefault(part, {})
-    if isinstance(node, list):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise UserError(f"override `{dotted}`: `{parents[-1]}` holds no settings")
+        place = _place(node, part, dotted)
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[place]
+    node[_place(node, last, dotted)] = value
+
+
+def _place(node: Any, part: str, dotted: str) -> Any:
+    """`part` as a key of the mapping or a number of the list that `node` is."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise UserError(f"override `{dotted}`: there are no settings above `{part}`")
+    if not part.isdecimal() or int(part) >= len(node):
+        raise UserError(
+            f"override `{dotted}`: `{part}` is not in the list", fix=f"use a number from 0 to {len(node) - 1}"
+        )
+    return int(part)

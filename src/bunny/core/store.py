@@ -7,6 +7,7 @@ publishing is one rename, so a killed process leaves either the old artifact or 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,9 @@ from bunny.core.errors import UserError
 from bunny.core.log import log
 
 MANIFEST = "manifest.json"
+CLOCK = ".seconds"
+NO_WRITE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT)
+ALMOST_NOTHING = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,14 @@ class Artifact:
     def load(path: Path) -> Artifact:
         """The artifact at `path`. Raises UserError if there is none or its manifest is damaged."""
         try:
-            return Artifact(path, json.loads((path / MANIFEST).read_text(encoding="utf-8")))
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no {MANIFEST} there", fix="run the stage that makes it first") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{path / MANIFEST}: damaged ({error})", fix="delete the folder and run again") from None
+        if not isinstance(manifest, dict) or "fingerprint" not in manifest:
+            raise UserError(f"{path / MANIFEST}: damaged (no fingerprint)", fix="delete the folder and run again")
+        return Artifact(path, manifest)
 
 
 def fingerprint(stage: str, settings: Any, inputs: Mapping[str, str]) -> str:
@@ -116,29 +123,26 @@ class Store:
         work: Path,
         facts: dict[str, Any],
     ) -> Artifact:
-        if (work / MANIFEST).exists():  # killed between finishing and publishing
-            publish(work, final)
-            return Artifact.load(final)
         try:
-            work.mkdir(parents=True, exist_ok=True)
-            clock = _Clock(work / ".seconds")
-            with clock:
-                more = dict(build(work) or {})
-            manifest = {"name": name, **facts, "seconds": clock.total, "machine": platform.machine(), **more}
-            write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, default=str))
-            (work / ".seconds").unlink(missing_ok=True)
-        except OSError as error:
-            if error.errno in (28, 30, 13, 122):  # no space, read-only, no permission, over quota
+            if not (work / MANIFEST).exists():  # else it was killed between finishing and publishing
+                work.mkdir(parents=True, exist_ok=True)
+                with _Clock(work / CLOCK) as clock:
+                    more = dict(build(work) or {})
+                manifest = {"name": name, **facts, "seconds": clock.total, "machine": platform.machine(), **more}
+                (work / CLOCK).unlink(missing_ok=True)
+                write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, default=str))
+            publish(work, final)
+        except Exception as error:
+            if trouble := _cannot_write(error, self.root):
                 raise UserError(
-                    f"{name}: cannot write to {self.root}: {error.strerror}",
+                    f"{name}: cannot write to {self.root}: {trouble}",
                     fix="make room there or choose another folder with --output; finished work is kept",
                 ) from error
             raise
-        publish(work, final)
         for stale in self.root.glob(f".{name}.*"):
             if stale.is_dir():
                 shutil.rmtree(stale, ignore_errors=True)
-        return Artifact(final, manifest)
+        return Artifact.load(final)
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -157,20 +161,47 @@ class Store:
 
 
 class _Clock:
-    """Adds up wall time over interrupted attempts, in a small file that is refreshed on exit."""
+    """Adds up wall time over interrupted attempts, in a small file beside the work.
+
+    An attempt that was killed without a word counts up to the last file it wrote.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.total = float(path.read_text()) if path.exists() else 0.0
+        self.total = 0.0
+        if path.exists():
+            before, started, ended = (float(word) for word in path.read_text().split())
+            self.total = before + max(0.0, (ended or _newest(path.parent)) - started)
 
     def __enter__(self) -> _Clock:
         self._start = time.monotonic()
+        self._before, self._started = self.total, time.time()
+        write_atomic(self.path, f"{self._before} {self._started} 0")
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.total += time.monotonic() - self._start
-        if any(error):
-            self.path.write_text(str(self.total))
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        spent = time.monotonic() - self._start
+        self.total = self._before + spent
+        if kind is not None and not issubclass(kind, OSError):  # a full disk cannot take it
+            write_atomic(self.path, f"{self._before} {self._started} {self._started + spent}")
+
+
+def _newest(folder: Path) -> float:
+    """When a file in the folder was last written, in seconds since 1970."""
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
+
+
+def _cannot_write(error: BaseException, folder: Path) -> str:
+    """Why nothing can be written, if that is what the error is about; else empty.
+
+    Libraries hide it: safetensors and torch raise their own kinds of error on a full disk.
+    """
+    if isinstance(error, OSError) and error.errno in NO_WRITE:
+        return os.strerror(error.errno)
+    full = os.strerror(errno.ENOSPC)
+    if full in str(error) or shutil.disk_usage(folder).free < ALMOST_NOTHING:
+        return full
+    return ""
 
 
 def write_atomic(path: Path, text: str) -> None:

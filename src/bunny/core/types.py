@@ -90,16 +90,31 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """What an `Embedder` says of a batch of B pairs. Rows are unit length; NaN where there is nothing to embed.
+
+    image, text: (B, D) float32 in one joint space: their cosine is image-text likeness. visual: (B, V) float32 for
+    picture-to-picture likeness (clusters, duplicates), or None where `image` serves for that too (CLIP, SigLIP).
+    """
+
+    image: FloatArray
+    text: FloatArray
+    visual: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Vectors:
     """Embeddings, row-aligned with `ids`. Rows are unit length; a sample without a part has a NaN row.
 
     ids: (N,) str. image: (N, D) float16 or float32. text: (N, D) in the same space, or None. model: what made them.
+    visual: (N, V) for picture-to-picture likeness, or None where `image` serves for that too.
     """
 
     ids: npt.NDArray[np.str_]
     image: FloatArray
     text: FloatArray | None
     model: str
+    visual: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.image) or (self.text is not None and len(self.text) != len(self.ids)):
@@ -110,8 +125,9 @@ class Vectors:
 class Pool:
     """Row-aligned named columns over N samples: what curation steps read and add to.
 
-    columns: name -> (N,) or (N, D) array. Always there: `id`. Usual: `image` and `text` (N, D) unit vectors,
-    `cluster` (N,) int, `pair_cosine`, `centre_cosine` (N,) float32, `caption` (N,) str, `sha256` (N,) str.
+    columns: name -> (N,) or (N, D) array. Always there: `id`. Usual: `image` and `text` (N, D) unit vectors of one
+    joint space, `visual` (N, V) unit vectors of the picture alone, `cluster` (N,) int, `pair_cosine`,
+    `centre_cosine` (N,) float32, `caption` (N,) str, `sha256` (N,) str.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -226,7 +242,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """One benchmark's outcome: headline score with interval, further scores, and how answers were read."""
+    """One benchmark's outcome: headline score with interval, further scores, and how answers were read.
+
+    clusters: number of question groups (pictures) behind the intervals. points: (n,) float64, each question's credit
+    from 0 to 1, in the benchmark's order. draws: (B,) float64, the headline on B resamples of the clusters, the same
+    resamples for every set of answers, so that two results can be compared pair by pair.
+    """
 
     task: str
     headline: Interval
@@ -234,6 +255,9 @@ class EvalResult:
     scores: Mapping[str, Interval] = field(default_factory=lambda: _NOTHING)
     statuses: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     baselines: Mapping[str, Interval] = field(default_factory=lambda: _NOTHING)
+    clusters: int = 0
+    points: FloatArray | None = field(default=None, repr=False, compare=False)
+    draws: FloatArray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

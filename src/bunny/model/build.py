@@ -1,0 +1,160 @@
+"""Vision tower + projector + language model become one Bunny.
+
+In: the recipe's `model` section. Out: (model, processor), weights loaded whole: every missing or unread tensor is an
+error. A saved Bunny folder is opened with `load`.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
+
+import bunny.model
+from bunny.core.errors import UserError
+from bunny.core.recipe import ModelSection
+from bunny.model.bundled import resolve
+from bunny.model.config import BunnyConfig
+from bunny.model.image_token import claim_image_token
+from bunny.model.modeling import BunnyForConditionalGeneration
+from bunny.model.processor import BunnyProcessor
+from bunny.model.projector import build_projector, output_tokens
+
+DEAD_LAYER_TOWERS = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
+"""Towers whose last block the original never reads (hidden_states[-2]): it is left out, not computed and thrown away."""
+
+
+def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
+    """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
+    bunny.model.register()
+    tower, image_processor = load_tower(section.vision_tower, section.image_size)
+    language_model, tokenizer = load_language_model(section.language_model)
+    tokenizer, image_token_id = claim_image_token(tokenizer)
+    head = language_model.get_output_embeddings()
+    if image_token_id >= head.out_features:
+        language_model.resize_token_embeddings(image_token_id + 1)
+        head = language_model.get_output_embeddings()
+    strategy = "default" if tower.config.model_type == "clip_vision_model" else "full"
+    tokens = output_tokens(section.projector, (tower.config.image_size // tower.config.patch_size) ** 2)
+    config = BunnyConfig(
+        vision_config=copy.deepcopy(tower.config),
+        text_config=copy.deepcopy(language_model.config),
+        projector_type=section.projector,
+        s2_scales=list(section.s2_scales) or None,
+        image_token_index=image_token_id,
+        image_seq_length=tokens,
+        vision_feature_layer=section.vision_feature_layer,
+        vision_feature_select_strategy=strategy,
+    )
+    model = _assemble(config, tower, language_model, head, seed)
+    model.generation_config = copy.deepcopy(language_model.generation_config)
+    model.generation_config.suppress_tokens = [image_token_id]
+    processor = BunnyProcessor(
+        image_processor,
+        tokenizer,
+        image_seq_length=tokens,
+        image_aspect=section.image_aspect,
+        template=template,
+        chat_template=chat_template,
+        vision_feature_select_strategy=strategy,
+    )
+    return model, processor
+
+
+def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: nn.Linear, seed: int) -> Any:
+    with torch.device("meta"):
+        model = BunnyForConditionalGeneration(config)
+    model.model.vision_tower = tower
+    model.model.language_model = language_model.base_model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.model.multi_modal_projector = build_projector(
+            config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size
+        )
+    model.lm_head = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+    model.lm_head.weight = head.weight
+    left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+    if left:
+        raise UserError(f"no weights were loaded for {', '.join(left[:5])} ({len(left)} tensors)")
+    return model.eval()
+
+
+def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
+    """(model, processor) of a saved Bunny folder, in float32, for inference. Raises UserError if it is not one."""
+    bunny.model.register()
+    if not (Path(path) / "config.json").exists():
+        raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
+    model, info = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    _nothing_lost(str(path), info)
+    processor = AutoProcessor.from_pretrained(path)
+    if not isinstance(processor, BunnyProcessor):
+        raise UserError(f"{path}: not a Bunny folder ({type(processor).__name__})")
+    return model.eval(), processor
+
+
+def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]:
+    """(vision tower without a dead last layer, image processor) of a folder, hub name or `bundled:` name."""
+    bunny.model.register()
+    folder = resolve(reference)
+    with _reading(reference):
+        config = AutoConfig.from_pretrained(folder)
+        config = getattr(config, "vision_config", config)
+        if config.model_type in DEAD_LAYER_TOWERS:
+            config.num_hidden_layers -= 1
+            config.vision_use_head = False
+        if image_size is not None and image_size != config.image_size:
+            raise UserError(f"{reference} takes {config.image_size} px, not {image_size}", fix="leave image_size out")
+        tower, info = AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True
+        )
+        processor = AutoImageProcessor.from_pretrained(folder)
+    _nothing_lost(reference, {"missing_keys": info["missing_keys"]})
+    return tower.eval(), processor
+
+
+def load_language_model(reference: str) -> tuple[Any, Any]:
+    """(causal language model, fast tokenizer) of a folder, hub name or `bundled:` name."""
+    folder = resolve(reference)
+    with _reading(reference):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    _nothing_lost(reference, info)
+    if not tokenizer.is_fast:
+        raise UserError(f"{reference}: a fast tokenizer is needed (tokenizer.json)")
+    return model.eval(), tokenizer
+
+
+def _nothing_lost(where: str, info: dict[str, Any]) -> None:
+    lost = {kind: sorted(keys) for kind, keys in info.items() if keys and kind != "error_msgs"}
+    for kind, keys in lost.items():
+        raise UserError(f"{where}: {len(keys)} {kind.replace('_', ' ')}: {', '.join(map(str, keys[:4]))}")
+
+
+class _reading:
+    """Turns transformers' "cannot find" errors into one line."""
+
+    def __init__(self, reference: str) -> None:
+        self.reference = reference
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, ValueError)):
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"cannot load {self.reference}: {first}",
+                fix="give a folder, a hub name (with a network) or `bundled:NAME`",
+            ) from error

@@ -1,0 +1,51 @@
+"""The `<image>` token: an id inside the vocabulary that stands for one picture token.
+
+A reserved token is renamed where the tokenizer has one, so that no row is added and logits keep their shape; else
+one token is added. Either way generation never produces it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from bunny.core.types import IMAGE_MARK
+
+RESERVED = re.compile(r"<\|?(empty_output|reserved[_ -]?(special_token_)?\d*|unused_?\d+|extra_id_\d+|dummy_\d+)\|?>")
+
+
+def claim_image_token(tokenizer: Any) -> tuple[Any, int]:
+    """(tokenizer that knows `<image>` as one special token, its id). The tokenizer handed in is not changed."""
+    vocabulary = tokenizer.get_vocab()
+    if IMAGE_MARK in vocabulary:
+        return tokenizer, int(vocabulary[IMAGE_MARK])
+    reserved = sorted((id, token) for token, id in vocabulary.items() if RESERVED.fullmatch(token))
+    if not reserved:
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_MARK]}, replace_extra_special_tokens=False)
+        return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGE_MARK))
+    id, old = reserved[0]
+    return _renamed(tokenizer, old, id), id
+
+
+def _renamed(tokenizer: Any, old: str, id: int) -> Any:
+    """The tokenizer with token `old` called `<image>` and special."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    tree = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = tree["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        vocabulary.pop(old, None)
+        vocabulary[IMAGE_MARK] = id
+    entry = {"id": id, "content": IMAGE_MARK, "special": True}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tree["added_tokens"] = sorted(
+        [*(token for token in tree["added_tokens"] if token["id"] != id), {**entry, **plain}],
+        key=lambda token: token["id"],
+    )
+    kept = ("bos_token", "eos_token", "pad_token", "unk_token", "model_max_length", "padding_side")
+    settings = {name: getattr(tokenizer, name) for name in kept if getattr(tokenizer, name, None) is not None}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(tree)), extra_special_tokens=[IMAGE_MARK], **settings
+    )

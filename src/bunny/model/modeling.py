@@ -1,0 +1,126 @@
+"""`BunnyForConditionalGeneration`: a Llava model with Bunny's projectors and a packed training loss.
+
+In: token ids and pixels (inference, transformers' own path) or a packed batch (training). Out: logits, or the
+summed weighted loss of the batch with logits computed only where there is a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModel, AutoModelForImageTextToText
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import (
+    LlavaForConditionalGeneration,
+    LlavaModel,
+    LlavaPreTrainedModel,
+)
+
+from bunny.core.types import IGNORE
+from bunny.model.config import BunnyConfig
+from bunny.model.projector import build_projector
+
+LOGIT_ROWS = 2048
+"""Label positions whose logits are in memory at once: 2048 x 150k x 4 bytes = 1.2 GB for the largest vocabulary."""
+
+
+class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
+    """Vision tower, projector, language model without its head."""
+
+    config_class = BunnyConfig
+
+    def __init__(self, config: BunnyConfig) -> None:
+        LlavaPreTrainedModel.__init__(self, config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.multi_modal_projector = build_projector(
+            config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size
+        )
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def tower_features(self, pixel_values: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) as the chosen layer of the vision tower: (B, N, vision width), before the projector."""
+        states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
+        chosen = states[self.config.vision_feature_layer]
+        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen  # drop CLS
+
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Tower features (last_hidden_state) and, per picture, its (image_seq_length, width) tokens (pooler_output)."""
+        features = self.tower_features(pixel_values)
+        tokens = self.multi_modal_projector(features)
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=list(tokens))
+
+
+class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ignore[misc]
+    """A small vision-language model. `generate`, `pipeline("image-text-to-text")`, peft and quantisation work."""
+
+    config_class = BunnyConfig
+    _no_split_modules: Sequence[str] | None = None
+
+    def __init__(self, config: BunnyConfig) -> None:
+        LlavaPreTrainedModel.__init__(self, config)
+        self.model = BunnyModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(self, *args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Logits, as Llava's; or with `packed` the summed loss of a packed batch (see `packed_loss`)."""
+        return self.packed_loss(**packed) if packed is not None else super().forward(*args, **kwargs)
+
+    def packed_loss(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        positions: Tensor,
+        features_at: Tensor,
+        segments: tuple[tuple[int, int, int, int], ...],
+        pixel_values: Tensor | None,
+    ) -> Tensor:
+        """Sum over positions of weight x cross-entropy of one packed batch (T tokens), a float32 scalar.
+
+        ids, targets, positions, features_at: (T,) int64; weights: (T,) float32; see `text.pack.Batch`.
+        pixel_values: (images, 3, H, W), each picture once; None for a batch without pictures.
+        Raises ValueError if no position has a target.
+        """
+        learnt = targets != IGNORE
+        if not bool(learnt.any()):
+            raise ValueError("a batch without labels")
+        embeds = self.get_input_embeddings()(ids)  # (T, width)
+        if pixel_values is not None:
+            features = self.model.tower_features(pixel_values)  # (images, N, vision width)
+            tokens = self.model.multi_modal_projector(features).flatten(0, 1)  # (images * M, width)
+            places = (features_at >= 0).nonzero(as_tuple=True)
+            embeds = embeds.index_put(places, tokens[features_at[places]].to(embeds.dtype))
+        hidden = self.model.language_model(
+            inputs_embeds=embeds[None], position_ids=positions[None], use_cache=False, segments=segments
+        ).last_hidden_state[0]
+        return self._cross_entropy(hidden[learnt], targets[learnt], weights[learnt])
+
+    def _cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        many = len(hidden) > LOGIT_ROWS
+        for some, goal, weight in zip(
+            hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), weights.split(LOGIT_ROWS), strict=True
+        ):
+            part = (
+                checkpoint(self._chunk_loss, some, goal, weight, use_reentrant=False)
+                if many and some.requires_grad
+                else self._chunk_loss(some, goal, weight)
+            )
+            total = total + part
+        return total
+
+    def _chunk_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        logits = self.lm_head(hidden).float()
+        return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+
+def register() -> None:
+    """Let `AutoModel` and `AutoModelForImageTextToText` know Bunny."""
+    AutoModel.register(BunnyConfig, BunnyModel, exist_ok=True)
+    AutoModelForImageTextToText.register(BunnyConfig, BunnyForConditionalGeneration, exist_ok=True)

@@ -1,0 +1,166 @@
+"""Rows become packed batches: no padding, and conversations about one picture share what they have in common.
+
+In: the `TokenRow`s of one optimiser step (which rows is decided before; packing never moves a row to another step).
+Out: `Batch`es of at most so many tokens. A group of rows with the same pictures is laid out as one shared prefix
+and one branch per row; attention is causal inside prefix and branch, and a branch sees its prefix. Losses and
+gradients equal those of the padded rows (proved in tests/train).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bunny.core.types import IGNORE, FloatArray, ImageRef, IntArray, TokenRow
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Queries [start, end) attend causally to keys [prefix_start, prefix_end) + [start, end)."""
+
+    start: int
+    end: int
+    prefix_start: int = 0
+    prefix_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One packed forward pass over T tokens.
+
+    ids, targets, positions: (T,) int64; targets are already shifted (what position t has to predict, or IGNORE).
+    weights: (T,) float32 share of each position in the loss. features_at: (T,) int64 index into the flattened
+    (len(images) * tokens per picture) features, -1 for text. images: each different picture once.
+    """
+
+    ids: IntArray
+    targets: IntArray
+    weights: FloatArray
+    positions: IntArray
+    features_at: IntArray
+    segments: tuple[Segment, ...]
+    images: tuple[ImageRef, ...]
+    rows: tuple[str, ...]
+    padded_tokens: int  # what the same rows would take unshared: their summed lengths
+
+    @property
+    def weight(self) -> float:
+        return float(self.weights.sum())
+
+
+def pack(
+    rows: Sequence[TokenRow],
+    image_token_id: int,
+    image_tokens: int,
+    tokens_per_pass: int,
+    normalise: Literal["tokens", "rows"] = "tokens",
+    share: bool = True,
+) -> list[Batch]:
+    """The step's rows as few packed batches of at most `tokens_per_pass` tokens (one group may exceed it alone)."""
+    passes: list[list[list[TokenRow]]] = []
+    room = 0
+    for group in _groups(rows, share, tokens_per_pass):
+        size = _size(group)
+        if not passes or size > room:
+            passes.append([])
+            room = tokens_per_pass
+        passes[-1].append(group)
+        room -= size
+    return [_lay_out(groups, image_token_id, image_tokens, normalise) for groups in passes]
+
+
+def _groups(rows: Sequence[TokenRow], share: bool, limit: int) -> list[list[TokenRow]]:
+    """Rows by their pictures, in order of first appearance; text-only rows alone; no group larger than the limit."""
+    by_pictures: dict[object, list[TokenRow]] = {}
+    for number, row in enumerate(rows):
+        by_pictures.setdefault(row.images if row.images and share else number, []).append(row)
+    out: list[list[TokenRow]] = []
+    for group in by_pictures.values():
+        piece: list[TokenRow] = []
+        for row in group:
+            if piece and _size([*piece, row]) > limit:
+                out.append(piece)
+                piece = []
+            piece.append(row)
+        out.append(piece)
+    return out
+
+
+def _shared(group: Sequence[TokenRow]) -> int:
+    """Length of the common beginning, at most one token short of the shortest row.
+
+    The last common token stays in the branches: what comes after it differs, so it needs a target per branch. A
+    position inside the prefix must have the same label in every row.
+    """
+    if len(group) == 1:
+        return 0
+    shortest = min(len(row.ids) for row in group)
+    first = group[0]
+    same = np.ones(shortest, dtype=bool)
+    for row in group[1:]:
+        same &= (row.ids[:shortest] == first.ids[:shortest]) & (row.labels[:shortest] == first.labels[:shortest])
+    same &= first.labels[:shortest] == IGNORE  # a label shared by several rows must be learnt once per row
+    common = shortest if same.all() else int(np.argmin(same))
+    return max(0, common - 1)
+
+
+def _size(group: Sequence[TokenRow]) -> int:
+    shared = _shared(group)
+    return shared + sum(len(row.ids) - shared for row in group)
+
+
+def _lay_out(
+    groups: Sequence[Sequence[TokenRow]], image_token_id: int, image_tokens: int, normalise: Literal["tokens", "rows"]
+) -> Batch:
+    images: dict[ImageRef, int] = {}
+    parts: list[tuple[IntArray, IntArray, FloatArray, IntArray, IntArray]] = []
+    segments: list[Segment] = []
+    place = 0
+
+    def add(row: TokenRow, begin: int, end: int, prefix: tuple[int, int]) -> None:
+        nonlocal place
+        ids = row.ids[begin:end]
+        targets = np.append(row.labels[1:], IGNORE)[begin:end]
+        weight = 1.0 if normalise == "tokens" else 1.0 / max(1, row.learns)
+        features = _features_at(row, images, image_token_id, image_tokens)[begin:end]
+        weights = np.where(targets != IGNORE, np.float32(weight), np.float32(0))
+        parts.append((ids, targets, weights, np.arange(begin, end), features))
+        segments.append(Segment(place, place + end - begin, *prefix))
+        place += end - begin
+
+    for group in groups:
+        shared = _shared(group)
+        prefix = (place, place + shared)
+        if shared:
+            add(group[0], 0, shared, (place, place))
+        for row in group:
+            add(row, shared, len(row.ids), prefix if shared else (place, place))
+    ids, targets, weights, positions, features_at = (np.concatenate(column) for column in zip(*parts, strict=True))
+    flat = [row for group in groups for row in group]
+    return Batch(
+        ids,
+        targets,
+        weights,
+        positions,
+        features_at,
+        segments=tuple(segments),
+        images=tuple(images),
+        rows=tuple(row.id for row in flat),
+        padded_tokens=sum(len(row.ids) for row in flat),
+    )
+
+
+def _features_at(row: TokenRow, images: dict[ImageRef, int], image_token_id: int, image_tokens: int) -> IntArray:
+    """For each position of the row, its place among the flattened picture features, -1 for text."""
+    out = np.full(len(row.ids), -1, dtype=np.int64)
+    places = np.flatnonzero(row.ids == image_token_id) if row.images else np.empty(0, dtype=np.int64)
+    if len(places) != image_tokens * len(row.images):
+        raise ValueError(f"{row.id}: {len(places)} picture tokens for {len(row.images)} pictures of {image_tokens}")
+    for number, ref in enumerate(row.images):
+        slot = images.setdefault(ref, len(images))
+        run = places[number * image_tokens : (number + 1) * image_tokens]
+        out[run] = slot * image_tokens + np.arange(image_tokens)
+    return out

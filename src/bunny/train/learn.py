@@ -1,0 +1,84 @@
+"""What learns in a stage: projector, adapters or all of the language model, vision tower; and their learning rates.
+
+In: a Bunny and the stage's section. Out: the model to train (wrapped by peft for LoRA) and its optimiser groups.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+from bunny.core.errors import UserError
+from bunny.core.recipe import StageSection
+
+LANGUAGE_MODEL = "model.language_model."
+PROJECTOR = "multi_modal_projector."
+TOWER = "vision_tower."
+
+
+def set_learning(model: nn.Module, section: StageSection) -> Any:
+    """The model with `requires_grad` set as the section says; LoRA layers added on the language model's linears."""
+    model.requires_grad_(False)
+    trained: Any = _with_adapters(model, section) if section.language_model == "lora" else model
+    for name, parameter in trained.named_parameters():
+        if section.language_model == "full" and (LANGUAGE_MODEL in name or "lm_head." in name):
+            parameter.requires_grad_(True)
+        if section.projector == "train" and PROJECTOR in name:
+            parameter.requires_grad_(".linear_0." not in name or "linear_0" in getattr(_projector(model), "order", ""))
+        if section.vision_tower == "train" and TOWER in name:
+            parameter.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in trained.parameters()):
+        raise UserError("nothing learns in this stage", fix="set projector: train or language_model: lora | full")
+    if section.gradient_checkpointing:
+        trained.gradient_checkpointing_enable({"use_reentrant": False})
+    return trained
+
+
+def _projector(model: nn.Module) -> nn.Module:
+    return model.get_submodule("model.multi_modal_projector")
+
+
+def _with_adapters(model: nn.Module, section: StageSection) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = section.lora
+    linears = {
+        name.rpartition(".")[2]
+        for name, module in model.get_submodule("model.language_model").named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    targets = rf"{re.escape(LANGUAGE_MODEL)}.*\.({'|'.join(sorted(linears))})"  # never the tower, projector or head
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.variant == "rslora",
+        use_dora=lora.variant == "dora",
+        target_modules=targets,
+        bias="none",
+    )
+    return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+def optimiser_groups(model: nn.Module, section: StageSection) -> list[dict[str, Any]]:
+    """Parameters by part and by whether weight decay applies, each with its learning rate.
+
+    As the original: the tower learns at the projector's rate unless given its own, biases and norms do not decay.
+    """
+    projector_rate = section.projector_learning_rate or section.learning_rate
+    rates = {
+        "language_model": section.learning_rate,
+        "projector": projector_rate,
+        "vision_tower": section.vision_learning_rate or projector_rate,
+    }
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = "projector" if PROJECTOR in name else "vision_tower" if TOWER in name else "language_model"
+            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": some, "lr": rates[part], "weight_decay": section.weight_decay if decays else 0.0, "name": part}
+        for (part, decays), some in groups.items()
+    ]
