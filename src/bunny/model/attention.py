@@ -1,6 +1,8 @@
 """Attention over packed rows: each segment is causal in itself and sees its prefix, nothing else.
 
-Registered with transformers' attention interface, so every language model that uses it takes part unchanged.
+Registered with transformers' attention interface, so every language model that uses it takes part unchanged. The
+segments travel in place of the attention mask, as a (1, 1, S, 4) tensor: transformers hands a four-dimensional mask through
+every model as it is, and it survives recomputation under activation checkpointing.
 """
 
 from __future__ import annotations
@@ -32,18 +34,17 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    segments: tuple[tuple[int, int, int, int], ...] = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention per segment.
 
-    query: (1, heads, T, d); key, value: (1, key heads, T, d). segments: (start, end, prefix start, prefix end)
-    in token positions, covering 0…T in order. Returns (1, T, heads, d).
+    query: (1, heads, T, d); key, value: (1, key heads, T, d). attention_mask: (1, 1, S, 4) int64, a row per segment:
+    start, end, prefix start, prefix end in token positions, covering 0…T in order. Returns (1, T, heads, d).
     """
-    if not segments:
-        raise ValueError("packed attention without segments: pass `segments` to the language model")
+    if attention_mask is None or attention_mask.shape[-1] != 4:
+        raise ValueError("packed attention needs the segments, (1, 1, S, 4), in place of the attention mask")
     outputs = []
-    for start, end, prefix_start, prefix_end in segments:
+    for start, end, prefix_start, prefix_end in attention_mask[0, 0].tolist():
         keys, values = key[:, :, start:end], value[:, :, start:end]
         mask = None
         if prefix_end > prefix_start:

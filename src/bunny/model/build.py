@@ -116,9 +116,7 @@ def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]
             config.vision_use_head = False
         if image_size is not None and image_size != config.image_size:
             raise UserError(f"{reference} takes {config.image_size} px, not {image_size}", fix="leave image_size out")
-        tower, info = AutoModel.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True
-        )
+        tower, info = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(folder)
     _nothing_lost(reference, {"missing_keys": info["missing_keys"]})
     return tower.eval(), processor

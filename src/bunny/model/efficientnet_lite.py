@@ -33,6 +33,7 @@ class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[misc]
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
     base_model_prefix = "network"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # there is no attention to object
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
         super().__init__(config)

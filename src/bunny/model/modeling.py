@@ -78,12 +78,13 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         weights: Tensor,
         positions: Tensor,
         features_at: Tensor,
-        segments: tuple[tuple[int, int, int, int], ...],
+        segments: Tensor,
         pixel_values: Tensor | None,
     ) -> Tensor:
         """Sum over positions of weight x cross-entropy of one packed batch (T tokens), a float32 scalar.
 
-        ids, targets, positions, features_at: (T,) int64; weights: (T,) float32; see `text.pack.Batch`.
+        ids, targets, positions, features_at: (T,) int64; weights: (T,) float32; segments: (S, 4) int64; see
+        `text.pack.Batch`.
         pixel_values: (images, 3, H, W), each picture once; None for a batch without pictures.
         Raises ValueError if no position has a target.
         """
@@ -97,12 +98,15 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
             places = (features_at >= 0).nonzero(as_tuple=True)
             embeds = embeds.index_put(places, tokens[features_at[places]].to(embeds.dtype))
         hidden = self.model.language_model(
-            inputs_embeds=embeds[None], position_ids=positions[None], use_cache=False, segments=segments
+            inputs_embeds=embeds[None],
+            position_ids=positions[None],
+            attention_mask=segments[None, None],
+            use_cache=False,
         ).last_hidden_state[0]
         return self._cross_entropy(hidden[learnt], targets[learnt], weights[learnt])
 
     def _cross_entropy(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total = torch.zeros((), dtype=at_least_float32(hidden.dtype), device=hidden.device)
         many = len(hidden) > LOGIT_ROWS
         for some, goal, weight in zip(
             hidden.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), weights.split(LOGIT_ROWS), strict=True
@@ -116,8 +120,14 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         return total
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        logits = self.lm_head(hidden).float()
+        logits = self.lm_head(hidden)
+        logits = logits.to(at_least_float32(logits.dtype))
         return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half precisions, else the type itself."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def register() -> None:

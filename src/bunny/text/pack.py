@@ -18,22 +18,13 @@ from bunny.core.types import IGNORE, FloatArray, ImageRef, IntArray, TokenRow
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Queries [start, end) attend causally to keys [prefix_start, prefix_end) + [start, end)."""
-
-    start: int
-    end: int
-    prefix_start: int = 0
-    prefix_end: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """One packed forward pass over T tokens.
 
     ids, targets, positions: (T,) int64; targets are already shifted (what position t has to predict, or IGNORE).
     weights: (T,) float32 share of each position in the loss. features_at: (T,) int64 index into the flattened
-    (len(images) * tokens per picture) features, -1 for text. images: each different picture once.
+    (len(images) * tokens per picture) features, -1 for text. images: each different picture once. segments: (S, 4)
+    int64 rows (start, end, prefix start, prefix end): positions [start, end) attend causally to [prefix) + [start, end).
     """
 
     ids: IntArray
@@ -41,7 +32,7 @@ class Batch:
     weights: FloatArray
     positions: IntArray
     features_at: IntArray
-    segments: tuple[Segment, ...]
+    segments: IntArray
     images: tuple[ImageRef, ...]
     rows: tuple[str, ...]
     padded_tokens: int  # what the same rows would take unshared: their summed lengths
@@ -49,6 +40,23 @@ class Batch:
     @property
     def weight(self) -> float:
         return float(self.weights.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as the layout needs it: `targets[t]` is what position t predicts; the tail that teaches nothing is gone."""
+
+    row: TokenRow
+    ids: IntArray
+    targets: IntArray
+
+    @staticmethod
+    def of(row: TokenRow) -> _Row:
+        learnt = np.flatnonzero(row.labels[1:] != IGNORE)
+        if not len(learnt):
+            raise ValueError(f"{row.id}: a row without labels")
+        end = int(learnt[-1]) + 1  # no later position predicts a label, and nobody sees what comes after
+        return _Row(row, row.ids[:end], row.labels[1 : end + 1])
 
 
 def pack(
@@ -60,9 +68,9 @@ def pack(
     share: bool = True,
 ) -> list[Batch]:
     """The step's rows as few packed batches of at most `tokens_per_pass` tokens (one group may exceed it alone)."""
-    passes: list[list[list[TokenRow]]] = []
+    passes: list[list[list[_Row]]] = []
     room = 0
-    for group in _groups(rows, share, tokens_per_pass):
+    for group in _groups([_Row.of(row) for row in rows], share, tokens_per_pass):
         size = _size(group)
         if not passes or size > room:
             passes.append([])
@@ -72,14 +80,14 @@ def pack(
     return [_lay_out(groups, image_token_id, image_tokens, normalise) for groups in passes]
 
 
-def _groups(rows: Sequence[TokenRow], share: bool, limit: int) -> list[list[TokenRow]]:
+def _groups(rows: Sequence[_Row], share: bool, limit: int) -> list[list[_Row]]:
     """Rows by their pictures, in order of first appearance; text-only rows alone; no group larger than the limit."""
-    by_pictures: dict[object, list[TokenRow]] = {}
+    by_pictures: dict[object, list[_Row]] = {}
     for number, row in enumerate(rows):
-        by_pictures.setdefault(row.images if row.images and share else number, []).append(row)
-    out: list[list[TokenRow]] = []
+        by_pictures.setdefault(row.row.images if row.row.images and share else number, []).append(row)
+    out: list[list[_Row]] = []
     for group in by_pictures.values():
-        piece: list[TokenRow] = []
+        piece: list[_Row] = []
         for row in group:
             if piece and _size([*piece, row]) > limit:
                 out.append(piece)
@@ -89,46 +97,39 @@ def _groups(rows: Sequence[TokenRow], share: bool, limit: int) -> list[list[Toke
     return out
 
 
-def _shared(group: Sequence[TokenRow]) -> int:
-    """Length of the common beginning, at most one token short of the shortest row.
-
-    The last common token stays in the branches: what comes after it differs, so it needs a target per branch. A
-    position inside the prefix must have the same label in every row.
-    """
+def _shared(group: Sequence[_Row]) -> int:
+    """Length of the common beginning in which no row learns anything; every row keeps at least one own position."""
     if len(group) == 1:
         return 0
-    shortest = min(len(row.ids) for row in group)
+    shortest = min(len(row.ids) for row in group) - 1
     first = group[0]
-    same = np.ones(shortest, dtype=bool)
+    same = first.targets[:shortest] == IGNORE
     for row in group[1:]:
-        same &= (row.ids[:shortest] == first.ids[:shortest]) & (row.labels[:shortest] == first.labels[:shortest])
-    same &= first.labels[:shortest] == IGNORE  # a label shared by several rows must be learnt once per row
-    common = shortest if same.all() else int(np.argmin(same))
-    return max(0, common - 1)
+        same &= (row.ids[:shortest] == first.ids[:shortest]) & (row.targets[:shortest] == IGNORE)
+    return shortest if same.all() else int(np.argmin(same))
 
 
-def _size(group: Sequence[TokenRow]) -> int:
+def _size(group: Sequence[_Row]) -> int:
     shared = _shared(group)
     return shared + sum(len(row.ids) - shared for row in group)
 
 
 def _lay_out(
-    groups: Sequence[Sequence[TokenRow]], image_token_id: int, image_tokens: int, normalise: Literal["tokens", "rows"]
+    groups: Sequence[Sequence[_Row]], image_token_id: int, image_tokens: int, normalise: Literal["tokens", "rows"]
 ) -> Batch:
     images: dict[ImageRef, int] = {}
     parts: list[tuple[IntArray, IntArray, FloatArray, IntArray, IntArray]] = []
-    segments: list[Segment] = []
+    segments: list[tuple[int, int, int, int]] = []
     place = 0
 
-    def add(row: TokenRow, begin: int, end: int, prefix: tuple[int, int]) -> None:
+    def add(row: _Row, begin: int, end: int, prefix: tuple[int, int]) -> None:
         nonlocal place
-        ids = row.ids[begin:end]
-        targets = np.append(row.labels[1:], IGNORE)[begin:end]
-        weight = 1.0 if normalise == "tokens" else 1.0 / max(1, row.learns)
-        features = _features_at(row, images, image_token_id, image_tokens)[begin:end]
+        targets = row.targets[begin:end]
+        weight = 1.0 if normalise == "tokens" else 1.0 / row.row.learns
         weights = np.where(targets != IGNORE, np.float32(weight), np.float32(0))
-        parts.append((ids, targets, weights, np.arange(begin, end), features))
-        segments.append(Segment(place, place + end - begin, *prefix))
+        features = _features_at(row.row, images, image_token_id, image_tokens)[begin:end]
+        parts.append((row.ids[begin:end], targets, weights, np.arange(begin, end), features))
+        segments.append((place, place + end - begin, *prefix))
         place += end - begin
 
     for group in groups:
@@ -139,14 +140,14 @@ def _lay_out(
         for row in group:
             add(row, shared, len(row.ids), prefix if shared else (place, place))
     ids, targets, weights, positions, features_at = (np.concatenate(column) for column in zip(*parts, strict=True))
-    flat = [row for group in groups for row in group]
+    flat = [row.row for group in groups for row in group]
     return Batch(
         ids,
         targets,
         weights,
         positions,
         features_at,
-        segments=tuple(segments),
+        segments=np.asarray(segments, dtype=np.int64),
         images=tuple(images),
         rows=tuple(row.id for row in flat),
         padded_tokens=sum(len(row.ids) for row in flat),

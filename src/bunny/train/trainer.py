@@ -6,6 +6,7 @@ passes divided by the step's total weight, so how rows are packed never changes 
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -114,7 +115,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return total
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
-        return [item for item, _ in zip(epoch_iterator, range(num_batches), strict=False)], None
+        return list(itertools.islice(epoch_iterator, num_batches)), None
 
     def _on_device(self, batch: Batch, pixels: Tensor | None) -> dict[str, Any]:
         def tensor(array: Any) -> Tensor:
@@ -126,7 +127,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             "weights": tensor(batch.weights),
             "positions": tensor(batch.positions),
             "features_at": tensor(batch.features_at),
-            "segments": tuple((s.start, s.end, s.prefix_start, s.prefix_end) for s in batch.segments),
+            "segments": tensor(batch.segments),
             "pixel_values": None if pixels is None else pixels.to(self.args.device),
         }
 
