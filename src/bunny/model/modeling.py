@@ -67,9 +67,31 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def forward(self, *args: Any, packed: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        packed: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Logits, as Llava's; or with `packed` the summed loss of a packed batch (see `packed_loss`)."""
-        return self.packed_loss(**packed) if packed is not None else super().forward(*args, **kwargs)
+        if packed is not None:
+            return self.packed_loss(**packed)
+        return super().forward(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            **kwargs,
+        )
 
     def packed_loss(
         self,

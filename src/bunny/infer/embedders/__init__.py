@@ -1,0 +1,1 @@
+"""Embedders: pictures and texts in, unit vectors of one joint space out. One file per model family (`use: clip`)."""
