@@ -155,16 +155,15 @@ def write_shards(pictures: list[Picture], out: Path) -> None:
 
 
 def write_heldout(pictures: list[Picture], twins_of: dict[str, list[str]], words: WordList, path: Path) -> None:
-    """The held-out pictures with their object words and the ids of their twins, which are in no shard."""
-    rows = [
-        asdict(p)
-        | {
-            "words": words.words_of(p.title, p.keywords, p.description, p.category, Path(p.id).name),
-            "twins": twins_of[p.id],
-        }
-        for p in pictures
-    ]
-    schema = COLUMNS.append(pa.field("words", pa.list_(pa.string()))).append(pa.field("twins", pa.list_(pa.string())))
+    """The held-out pictures with the words they show, the words they surely do not, and their twins' ids."""
+    rows = []
+    for p in pictures:
+        shown = words.words_of(p.title, p.keywords, p.description, p.category, Path(p.id).name)
+        absent = [word for word in words.words if words.may_ask_no(word, shown)]
+        rows.append(asdict(p) | {"words": shown, "absent": absent, "twins": twins_of[p.id]})
+    schema = COLUMNS
+    for name in ("words", "absent", "twins"):
+        schema = schema.append(pa.field(name, pa.list_(pa.string())))
     write_table(pa.Table.from_pylist(rows, schema), path)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from bunny.core.errors import UserError, nearest
 
@@ -78,6 +79,7 @@ class StageSection(Section):
     """One training stage (align or tune)."""
 
     data: list[Block]  # {use: captions | object_questions | easy_vqa | llava_json, weight: …}
+    by_picture: bool = True  # rows about one picture stay together, so that a step encodes it once and shares it
     language_model: Literal["frozen", "lora", "full"]
     projector: Literal["frozen", "train"] = "train"
     vision_tower: Literal["frozen", "train"] = "frozen"
@@ -99,6 +101,7 @@ class StageSection(Section):
     normalise: Literal["tokens", "rows"] = "tokens"  # loss = mean over the step's label tokens, or mean of row means
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
+    workers: int = Field(0, ge=0, description="processes that decode pictures; 0 = the training process itself")
     save_every_steps: int = Field(500, gt=0)
     keep_checkpoints: int = Field(1, gt=0)
 
@@ -108,6 +111,7 @@ class EvaluateSection(Section):
 
     tasks: list[Block]  # {use: easy_vqa | picture_yes_no | …}
     baselines: tuple[Literal["majority", "blind", "untrained"], ...] = ("majority", "blind", "untrained")
+    max_new_tokens: int = Field(128, gt=0)
     batch_rows: int = Field(32, gt=0, description="questions answered together")
 
 
@@ -188,11 +192,15 @@ def check(kind: type[SectionType], tree: Mapping[str, Any], where: str) -> Secti
     try:
         return kind.model_validate(copy.deepcopy(dict(tree)))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {place + ': ' if place else ''}{message}{more}") from None
+        raise UserError(f"{where}: {_first(error.errors())}") from None
+
+
+def _first(errors: Sequence[ErrorDetails]) -> str:
+    """The first of pydantic's errors, with its dotted place, in one line."""
+    place = ".".join(str(part) for part in errors[0]["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = errors[0]["msg"].removeprefix("Value error, ")
+    return f"{place + ': ' if place else ''}{message}{more}"
 
 
 def make(block: Block, package: str, where: str = "recipe", **context: Any) -> Any:
@@ -201,13 +209,47 @@ def make(block: Block, package: str, where: str = "recipe", **context: Any) -> A
     `name` is a module of `package` whose class is the module's `USE`, or `module:Class` for code from outside.
     context: fields the program supplies (folder, seed …); only those the class has are passed.
     """
+    name, settings = _split(block, where)
+    kind = find(name, package, where)
+    known = {key: value for key, value in context.items() if key in kind.model_fields and key not in settings}
+    return check(kind, {**settings, **known}, f"{where}: {name}")
+
+
+def check_blocks(recipe: Recipe, where: str) -> None:
+    """Raise UserError if a `{use: …}` block of the recipe names nothing, or has an unknown or bad setting.
+
+    Fields that the program supplies (folder, seed …) may be missing.
+    """
+    groups = [
+        ("pool.source", [recipe.pool.source], "bunny.data.sources"),
+        ("curate.embedder", [recipe.curate.embedder], "bunny.infer.embedders"),
+        ("curate.steps", recipe.curate.steps, "bunny.curate.steps"),
+        ("align.data", recipe.align.data, "bunny.data.makers"),
+        ("tune.data", recipe.tune.data, "bunny.data.makers"),
+        ("evaluate.tasks", recipe.evaluate.tasks, "bunny.evaluate.benchmarks"),
+    ]
+    for place, blocks, package in groups:
+        for block in blocks:
+            _check_block(block, package, f"{where}: {place}")
+
+
+def _check_block(block: Block, package: str, where: str) -> None:
+    name, settings = _split(block, where)
+    try:
+        find(name, package, where).model_validate(copy.deepcopy(settings))
+    except ValidationError as error:
+        wrong = [one for one in error.errors() if one["type"] != "missing"]
+        if wrong:
+            raise UserError(f"{where}: {name}: {_first(wrong)}") from None
+
+
+def _split(block: Block, where: str) -> tuple[str, dict[str, Any]]:
+    """(name, settings) of a block."""
     settings = dict(block)
     name = settings.pop("use", None)
     if not isinstance(name, str):
         raise UserError(f"{where}: {dict(block)}: no `use`", fix="name what to use, e.g. {use: dedup}")
-    kind = find(name, package, where)
-    known = {key: value for key, value in context.items() if key in kind.model_fields and key not in settings}
-    return check(kind, {**settings, **known}, f"{where}: {name}")
+    return name, settings
 
 
 def find(name: str, package: str, where: str) -> type[BaseModel]:

@@ -133,9 +133,9 @@ class Store:
                 write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, default=str))
             publish(work, final)
         except Exception as error:
-            if trouble := _cannot_write(error, self.root):
+            if trouble := _trouble(error, self.root):
                 raise UserError(
-                    f"{name}: cannot write to {self.root}: {trouble}",
+                    f"{name}: {trouble}",
                     fix="make room there or choose another folder with --output; finished work is kept",
                 ) from error
             raise
@@ -191,16 +191,16 @@ def _newest(folder: Path) -> float:
     return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
 
 
-def _cannot_write(error: BaseException, folder: Path) -> str:
-    """Why nothing can be written, if that is what the error is about; else empty.
+def _trouble(error: BaseException, folder: Path) -> str:
+    """Where and why nothing can be written, if that is what the error is about; else empty.
 
     Libraries hide it: safetensors and torch raise their own kinds of error on a full disk.
     """
     if isinstance(error, OSError) and error.errno in NO_WRITE:
-        return os.strerror(error.errno)
+        return f"{error.filename or folder}: {os.strerror(error.errno)}"
     full = os.strerror(errno.ENOSPC)
     if full in str(error) or shutil.disk_usage(folder).free < ALMOST_NOTHING:
-        return full
+        return f"{folder}: {full}"
     return ""
 
 

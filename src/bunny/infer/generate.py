@@ -83,7 +83,9 @@ class Generator:
         inputs = {"input_ids": ids, "attention_mask": mask, **self._pixels(pictures)}
         return self._generate(inputs, settings)
 
-    def _behind_prefix(self, prompts: list[list[int]], pictures: Sequence[Any], settings: GenerationSettings) -> list[str]:
+    def _behind_prefix(
+        self, prompts: list[list[int]], pictures: Sequence[Any], settings: GenerationSettings
+    ) -> list[str]:
         """One pass over the shared beginning with its pictures, then all questions behind copies of its cache."""
         from transformers import DynamicCache
 

@@ -1,8 +1,8 @@
 """Attention over packed rows: each segment is causal in itself and sees its prefix, nothing else.
 
 Registered with transformers' attention interface, so every language model that uses it takes part unchanged. The
-segments travel in place of the attention mask, as a (1, 1, S, 4) tensor: transformers hands a four-dimensional mask through
-every model as it is, and it survives recomputation under activation checkpointing.
+segments travel in place of the attention mask, as a (1, 1, S, 4) tensor: transformers hands a four-dimensional mask
+through every model as it is, and it survives recomputation under activation checkpointing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "bunny_packed"
-
-
-def register() -> None:
-    """Make `bunny_packed` selectable with `set_attn_implementation`."""
-    AttentionInterface.register(NAME, packed_attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
@@ -65,3 +59,7 @@ def packed_attention(
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, _no_mask)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -78,11 +79,7 @@ def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: 
         model = BunnyForConditionalGeneration(config)
     model.model.vision_tower = tower
     model.model.language_model = language_model.base_model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model.model.multi_modal_projector = build_projector(
-            config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size
-        )
+    model.model.multi_modal_projector = _fresh_projector(config, seed)
     model.lm_head = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
     model.lm_head.weight = head.weight
     left = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
@@ -102,6 +99,42 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     if not isinstance(processor, BunnyProcessor):
         raise UserError(f"{path}: not a Bunny folder ({type(processor).__name__})")
     return model.eval(), processor
+
+
+def load_projector(model: Any, path: Path) -> None:
+    """Put an aligned projector's weights in. Raises UserError if the file is missing or of another shape or kind."""
+    from safetensors.torch import load_file
+
+    projector = model.model.multi_modal_projector
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: no readable projector there ({error})", fix="check `start_projector`") from None
+    mine = {name: tuple(tensor.shape) for name, tensor in projector.state_dict().items()}
+    its = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if mine != its:
+        raise UserError(
+            f"{path}: its tensors {its} do not fit the model's projector {mine}",
+            fix="use the projector type, vision tower and language model it was aligned with",
+        )
+    projector.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+
+
+def with_fresh_projector(model: Any, seed: int) -> Any:
+    """The same model, weights shared, but with a projector that has learnt nothing: an honest baseline."""
+    fresh = copy.copy(model)
+    fresh._modules = dict(model._modules)
+    inner = copy.copy(model.model)
+    inner._modules = dict(model.model._modules)
+    inner._modules["multi_modal_projector"] = _fresh_projector(model.config, seed)
+    fresh._modules["model"] = inner
+    return fresh.eval()
+
+
+def _fresh_projector(config: BunnyConfig, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_projector(config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size)
 
 
 def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]:

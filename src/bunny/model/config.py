@@ -19,6 +19,4 @@ class BunnyConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
     s2_scales: list[int] | None = None
 
 
-def register() -> None:
-    """Let `AutoConfig` know the model type."""
-    AutoConfig.register("bunny", BunnyConfig, exist_ok=True)
+AutoConfig.register("bunny", BunnyConfig, exist_ok=True)

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite as a vision tower: the `efficientnet_lite_pytorch` package's network behind transformers' interface.
+"""EfficientNet-Lite as a vision tower: the `efficientnet_lite_pytorch` network behind transformers' interface.
 
-In: (B, 3, H, W) pixels. Out: the last feature grid as (B, H/32 * W/32, 1280) tokens. It is the embedded default's tower:
-real ImageNet weights in an ordinary Python package. Batch norms always use their stored statistics.
+In: (B, 3, H, W) pixels. Out: the last feature grid as (B, H/32 * W/32, 1280) tokens. It is the embedded default's
+tower: real ImageNet weights in an ordinary Python package. Batch norms always use their stored statistics.
 """
 
 from __future__ import annotations
@@ -58,7 +58,5 @@ class EfficientNetLiteModel(PreTrainedModel):  # type: ignore[misc]
         """The package initialises its own layers."""
 
 
-def register() -> None:
-    """Let `AutoConfig` and `AutoModel` know the tower."""
-    AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
-    AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)
+AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig, exist_ok=True)
+AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel, exist_ok=True)

@@ -152,7 +152,5 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def register() -> None:
-    """Let `AutoModel` and `AutoModelForImageTextToText` know Bunny."""
-    AutoModel.register(BunnyConfig, BunnyModel, exist_ok=True)
-    AutoModelForImageTextToText.register(BunnyConfig, BunnyForConditionalGeneration, exist_ok=True)
+AutoModel.register(BunnyConfig, BunnyModel, exist_ok=True)
+AutoModelForImageTextToText.register(BunnyConfig, BunnyForConditionalGeneration, exist_ok=True)

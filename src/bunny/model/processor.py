@@ -74,6 +74,4 @@ def pad_to_square(picture: Image.Image, mean: Any) -> Image.Image:
     return square
 
 
-def register() -> None:
-    """Let `AutoProcessor` know Bunny."""
-    AutoProcessor.register(BunnyConfig, BunnyProcessor, exist_ok=True)
+AutoProcessor.register(BunnyConfig, BunnyProcessor, exist_ok=True)

@@ -106,7 +106,7 @@ class GroupProjector(nn.Module):
 
 
 class LightDownsampleProjector(nn.Module):
-    """MobileVLM's LDP: an MLP, then two depthwise-separable blocks, the second of stride 2 (a quarter of the tokens)."""
+    """MobileVLM's LDP: an MLP, then two depthwise-separable blocks, the second of stride 2 (quarters the tokens)."""
 
     def __init__(self, vision_width: int, text_width: int) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class ChannelNorm(nn.LayerNorm):
         super().__init__(width, eps=1e-5)
 
     def forward(self, grid: Tensor) -> Tensor:
-        return super().forward(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(grid.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
 class SqueezeExcitation(nn.Module):

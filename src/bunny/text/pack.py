@@ -24,7 +24,7 @@ class Batch:
     ids, targets, positions: (T,) int64; targets are already shifted (what position t has to predict, or IGNORE).
     weights: (T,) float32 share of each position in the loss. features_at: (T,) int64 index into the flattened
     (len(images) * tokens per picture) features, -1 for text. images: each different picture once. segments: (S, 4)
-    int64 rows (start, end, prefix start, prefix end): positions [start, end) attend causally to [prefix) + [start, end).
+    int64 rows (start, end, prefix start, prefix end): [start, end) attends causally to [prefix) + [start, end).
     """
 
     ids: IntArray

@@ -1,6 +1,7 @@
 """Samples become token rows; every sample that cannot teach is listed with its reason.
 
-In: samples, a `Writer`, the longest row allowed. Out: rows, and what was left out. A set that teaches nothing is an error.
+In: samples, a `Writer`, the longest row allowed. Out: rows, and what was left out. A set that teaches nothing is
+an error.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One training stage, as a recipe card: rows, what learns, steps, train, write.
 
 In: a model with its processor, samples in the order they are to be learnt, the stage's section. Out: the model
-trained, and in the folder `metrics.jsonl`, `loss.png`, `left_out.jsonl`, checkpoints while it runs. A killed run goes on
-from its last checkpoint and ends with the same weights.
+trained, and in the folder `metrics.jsonl`, `loss.png`, `left_out.jsonl`, checkpoints while it runs. A killed run goes
+on from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 
 from bunny.core.log import log
 from bunny.core.recipe import StageSection
-from bunny.core.types import ImageRef, Sample, TokenRow
+from bunny.core.types import ImageRef, Rejected, Sample, TokenRow
 from bunny.model import attention
 from bunny.text.template import Template, Writer
 from bunny.train.learn import set_learning
@@ -47,11 +47,13 @@ def train_stage(
     folder: Path,
     seed: int,
     name: str,
+    rejected: Sequence[Rejected] = (),
 ) -> Trained:
     """Train `model` on `samples`. open_image: ImageRef -> PIL picture. Raises UserError if nothing can be learnt."""
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
     rows, left_out = tokenise(samples, writer, section.max_length)
+    left_out = [*rejected, *left_out]
     write_left_out(folder / "left_out.jsonl", left_out)
     plan = plan_steps(rows, section)
     log.info("%s: %d samples, %d left out, %d steps", name, len(samples), len(left_out), len(plan))

@@ -33,7 +33,7 @@ class Clip(Section):
         return int(vector.shape[1])
 
     def embed(self, pictures: Sequence[npt.NDArray[np.uint8]], texts: Sequence[str]) -> Embedded:
-        """Image and text vectors, each (B, dim) float32, unit rows, B at least 1; a text without words gives a NaN row."""
+        """Image and text vectors, each (B, dim) float32, unit rows, B at least 1; a wordless text is a NaN row."""
         image = self._in_batches(self._image_batch, pictures)
         text = self._in_batches(self._text_batch, texts)
         text[[not words.strip() for words in texts]] = np.nan

@@ -1,0 +1,330 @@
+"""The commands: each turns its words into one call of `bunny.pipeline` and prints what comes back.
+
+Results go to standard output, progress and errors to standard error. Exit codes: see `bunny.cli.guard`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bunny.cli import recipes, show
+from bunny.cli.guard import DEBUG, FAILED, guarded
+from bunny.core.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Small vision-language models that beat bigger ones through better data: curate, train, evaluate, use.",
+    epilog="Exit codes: 0 done, 1 failed, 2 something to mend in the command, recipe or files, 130 stopped by Ctrl-C.",
+)
+curate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="From raw pairs to a well-chosen set.")
+recipe_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a recipe, or show all its settings.")
+app.add_typer(curate_app, name="curate")
+app.add_typer(recipe_app, name="recipe")
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML); see recipes/.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. tune.lora.r=64; may be repeated."),
+]
+Fast = Annotated[bool, typer.Option("--fast", help="Apply the recipe's `fast` block: fewer steps.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+Only = Annotated[str | None, typer.Option("--only", help="Stop after this stage: align or tune.")]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", "-t", metavar="TASK", help="Benchmarks, e.g. -t easy_vqa,picture_yes_no.")
+]
+
+STAGES = ("curate", "align", "tune", "evaluate")
+
+
+def main() -> None:
+    """Entry point of the `bunny` command."""
+    app()
+
+
+@app.callback()
+def start(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")] = False,
+) -> None:
+    """Settings that every command shares."""
+    if debug:
+        os.environ[DEBUG] = "1"
+    if quiet:
+        os.environ["BUNNY_LOG"] = "WARNING"
+
+
+@app.command()
+@guarded
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder.")] = Path("runs/demo"),
+    overrides: Overrides = None,
+    fast: Fast = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Curate, train, evaluate: all of it, on real data.
+
+    About ten minutes on two cores, two with --fast. Stopped at any moment and run
+    again, it goes on from the last finished artifact or checkpoint.
+
+    \b
+    bunny demo
+    bunny demo --fast --output runs/quick
+    """
+    _run(recipes.demo_recipe(), output, overrides, fast, dry_run, json)
+
+
+@app.command()
+@guarded
+def run(
+    recipe: RecipePath,
+    output: Output = None,
+    overrides: Overrides = None,
+    fast: Fast = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Run a recipe from raw pairs to scores.
+
+    Stages that are done are kept; an unfinished one goes on.
+
+    \b
+    bunny run recipes/tiny-cpu.yaml --dry-run
+    bunny run recipes/tiny-cpu.yaml --set tune.lora.r=64 --output runs/r64
+    """
+    _run(recipe, output, overrides, fast, dry_run, json)
+
+
+@app.command()
+@guarded
+def train(
+    recipe: RecipePath,
+    output: Output = None,
+    overrides: Overrides = None,
+    only: Only = None,
+    fast: Fast = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Train a recipe's model: align, then tune.
+
+    Curates first where that is not done.
+
+    \b
+    bunny train recipes/tiny-cpu.yaml
+    bunny train recipes/tiny-cpu.yaml --only align --set align.max_steps=200
+    """
+    last = only or "tune"
+    if last not in ("align", "tune"):
+        raise UserError(f"--only {last}: no such training stage", fix="use align or tune")
+    _run(recipe, output, overrides, fast, dry_run, json, STAGES[: STAGES.index(last) + 1])
+
+
+@app.command("eval")
+@guarded
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model folder, or a recipe file.")],
+    tasks: Tasks = None,
+    output: Output = None,
+    overrides: Overrides = None,
+    fast: Fast = False,
+    json: Json = False,
+) -> None:
+    """Score a model on benchmarks.
+
+    With 95 % intervals, beside honest baselines where a recipe names them.
+
+    \b
+    bunny eval runs/demo/model -t easy_vqa,picture_yes_no
+    bunny eval recipes/tiny-cpu.yaml
+    """
+    if recipes.is_recipe(target):
+        if tasks:
+            raise UserError("-t goes with a model", fix="a recipe names its tasks itself: see its `evaluate` section")
+        return _run(Path(target), output, overrides, fast, False, json)
+    names = [name for group in tasks or () for name in group.split(",") if name]
+    if not names:
+        raise UserError(f"{target}: which benchmarks?", fix="name them, e.g. -t easy_vqa,picture_yes_no")
+    _start_log()
+    from bunny.pipeline import flow
+
+    folder = output or Path("runs") / f"eval-{Path(target).name}"
+    content = flow.evaluate(target, [{"use": name} for name in names], folder)
+    return show.as_json(content) if json else show.results(content, folder, model_hint=False)
+
+
+@app.command()
+@guarded
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PICTURE]... [QUESTION]")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest word; higher: freer.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest words of this share.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(min=0.1, help="Above 1: repeats itself less.")] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help='Print {"answer": …} per question.')] = False,
+) -> None:
+    """Ask a model about pictures.
+
+    Without a question it is a conversation: /image PATH, /reset, /quit.
+    Questions can also come from a pipe, one per line.
+
+    \b
+    bunny chat runs/demo/model cat.png "What is this?"
+    bunny chat runs/demo/model cat.png "Is there a dog?" --json
+    bunny chat runs/demo/model
+    """
+    from bunny.cli import talk
+    from bunny.core.types import GenerationSettings
+
+    pictures, question = talk.split(words or [])
+    settings = GenerationSettings(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty
+    )
+    _start_log("WARNING")
+    if question:
+        talk.answer_once(model, pictures, question, settings, json)
+    else:
+        talk.converse(model, pictures, settings, json)
+
+
+@curate_app.command("run")
+@guarded
+def curate_run(
+    recipe: RecipePath,
+    output: Output = None,
+    overrides: Overrides = None,
+    fast: Fast = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Curate a recipe's pool.
+
+    Makes vectors, takes the steps, gives every decision a reason, and writes an HTML report.
+
+    \b
+    bunny curate run recipes/tiny-cpu.yaml
+    """
+    _run(recipe, output, overrides, fast, dry_run, json, ("curate",))
+
+
+@curate_app.command("explain")
+@guarded
+def curate_explain(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that has been curated.")],
+    sample: Annotated[str, typer.Argument(metavar="ID", help="A sample's id.")],
+    json: Json = False,
+) -> None:
+    """Why a sample was kept or dropped.
+
+    Names the kept sample that stands for a dropped one.
+
+    \b
+    bunny curate explain runs/demo SAMPLE_ID
+    """
+    from bunny.pipeline import explain
+
+    content = explain.explain(run_path, sample)
+    return show.as_json(content) if json else show.facts(content)
+
+
+@recipe_app.command("check")
+@guarded
+def recipe_check(recipe: RecipePath, overrides: Overrides = None, fast: Fast = False) -> None:
+    """Check every key and value of a recipe.
+
+    The first mistake is named with its place and the nearest known name.
+
+    \b
+    bunny recipe check recipes/tiny-cpu.yaml
+    """
+    loaded = recipes.load(recipe, overrides, fast)
+    from bunny.core.recipe import check_blocks
+
+    check_blocks(loaded, where=str(recipe))
+    typer.echo(f"{recipe}: good ({loaded.name})")
+
+
+@recipe_app.command("show")
+@guarded
+def recipe_show(recipe: RecipePath, overrides: Overrides = None, fast: Fast = False, json: Json = False) -> None:
+    """Show a recipe with all defaults filled in.
+
+    \b
+    bunny recipe show recipes/tiny-cpu.yaml --fast
+    """
+    tree = recipes.load(recipe, overrides, fast).model_dump(mode="json")
+    if json:
+        return show.as_json(tree)
+    import yaml
+
+    return typer.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command()
+@guarded
+def doctor(json: Json = False) -> None:
+    """What is missing here, and how to mend it.
+
+    Exit code 1 if something is missing.
+
+    \b
+    bunny doctor
+    """
+    from bunny.cli.doctor import examine
+
+    content = examine(Path())
+    if json:
+        show.as_json(content)
+    else:
+        show.facts({key: value for key, value in content.items() if key != "problems"})
+        for problem in content["problems"]:
+            typer.echo(f"- {problem}")
+        typer.echo("" if content["problems"] else "all is well")
+    if content["problems"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@guarded
+def version() -> None:
+    """The version of Bunny."""
+    import bunny
+
+    typer.echo(bunny.__version__)
+
+
+def _run(
+    path: Path,
+    output: Path | None,
+    overrides: list[str] | None,
+    fast: bool,
+    dry_run: bool,
+    json: bool,
+    only: tuple[str, ...] = (),
+) -> None:
+    """Run (or plan) a recipe's stages and print the outcome."""
+    _start_log()
+    recipe = recipes.load(path, overrides, fast)
+    folder = recipes.run_folder(recipe, output)
+    from bunny.pipeline import flow
+
+    if dry_run:
+        stages = [stage for stage in flow.plan(recipe, folder) if not only or stage["stage"] in only]
+        return show.as_json(stages) if json else show.plan(stages)
+    content = flow.run(recipe, folder, only)
+    return show.as_json(content) if json else show.results(content, folder)
+
+
+def _start_log(level: str = "INFO") -> None:
+    from bunny.core.log import set_up
+
+    set_up(os.environ.get("BUNNY_LOG", level))

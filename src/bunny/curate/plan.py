@@ -1,0 +1,45 @@
+"""A recipe's `steps` in, checked step objects with names out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bunny.core.errors import UserError, nearest
+from bunny.core.protocols import Step
+from bunny.core.recipe import Block, make
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """label: the step's file name, `band_2` for the second band. block: its settings as written. step: built."""
+
+    label: str
+    block: Block
+    step: Step
+
+
+def plan(blocks: Sequence[Block]) -> tuple[Planned, ...]:
+    """The steps in order. Raises UserError that names the step and key at fault."""
+    count: Counter[str] = Counter()
+    planned = []
+    for number, block in enumerate(blocks, start=1):
+        step = make(dict(block), "bunny.curate.steps", where=f"curate.steps, number {number}")
+        name = str(block["use"]).rpartition(":")[2]
+        count[name] += 1
+        label = name if count[name] == 1 else f"{name}_{count[name]}"
+        if not isinstance(step, Step):
+            raise UserError(f"{block['use']} is no curation step", fix="give it `decide(pool, rng) -> Decision`")
+        planned.append(Planned(label, dict(block), step))
+    return tuple(planned)
+
+
+def changed(planned: Sequence[Planned], overrides: Mapping[str, Mapping[str, Any]]) -> tuple[Planned, ...]:
+    """The same steps with some settings replaced: label -> {field: value}."""
+    labels = [one.label for one in planned]
+    for label in overrides:
+        if label not in labels:
+            raise UserError(f"no step is called `{label}`", fix=nearest(label, labels))
+    return plan([{**one.block, **overrides.get(one.label, {})} for one in planned])

@@ -1,0 +1,43 @@
+"""Groups pictures by likeness; drops nothing. Later steps work within the groups and rank by likeness to the centre."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from bunny.core.types import Decision, Pool
+from bunny.curate.kmeans import spherical_kmeans
+from bunny.curate.step import OrderedStep, decision, vectors_of
+
+
+class Cluster(OrderedStep):
+    """Spherical k-means. Adds `cluster`, `centre_cosine`, and for two-probe search `second_cluster`, `border`."""
+
+    groups: int | None = Field(None, gt=0, description="how many; or give rows_per_group")
+    rows_per_group: int | None = Field(None, gt=0, description="mean size, instead of `groups`")
+    vectors: str = "visual"  # the column to group by: visual, image or text
+    iterations: int = Field(20, gt=0)
+    start: Literal["spread", "random"] = "spread"  # spread = k-means++; random for very many groups
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Cluster:
+        if (self.groups is None) == (self.rows_per_group is None):
+            raise ValueError("give either `groups` or `rows_per_group`")
+        return self
+
+    def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
+        vectors = vectors_of(pool, self.vectors, "cluster")
+        groups = self.groups or max(1, round(len(pool) / (self.rows_per_group or 1)))
+        found = spherical_kmeans(vectors, groups, rng, self.iterations, self.start)
+        return decision(
+            np.full(len(pool), "", dtype=object),
+            cluster=found.nearest,
+            centre_cosine=found.cosine,
+            second_cluster=found.second,
+            border=found.border,
+        )
+
+
+USE = Cluster

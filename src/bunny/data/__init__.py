@@ -1,0 +1,1 @@
+"""From files to samples: pictures, sources, curated tables, conversation makers, mixtures. No torch."""

@@ -1,0 +1,90 @@
+"""A source read to the end: what can be used, and every row that cannot, counted and listed.
+
+In: a `{use: table, …}` block, or samples to check. Out: `Reading`. Decodes pictures only in `check_pictures`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bunny.core.errors import UserError
+from bunny.core.log import log, track
+from bunny.core.recipe import Block, make
+from bunny.core.store import write_atomic
+from bunny.core.types import ImageRef, Rejected, Sample
+from bunny.data.containers import ImageError
+from bunny.data.images import open_image
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Samples in the source's order, and the rows that gave none."""
+
+    samples: list[Sample]
+    rejected: list[Rejected]
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many rows were rejected for each reason, most frequent first."""
+        return dict(Counter(row.reason for row in self.rejected).most_common())
+
+    def write_rejected(self, path: Path) -> None:
+        """List the rejected rows, one JSON object a line."""
+        write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in self.rejected))
+
+
+def read_source(block: Block, folder: Path, where: str = "recipe") -> Reading:
+    """All rows of the source a block stands for; relative paths are seen from `folder`.
+
+    Raises UserError if the block is wrong, nothing lies at its path, or no row is usable.
+    """
+    return usable(split(make(block, "bunny.data.sources", where, folder=folder).read()), where)
+
+
+def usable(reading: Reading, where: str) -> Reading:
+    """The reading as it is, its rejections logged. Raises UserError if it holds no sample."""
+    if reading.rejected:
+        log.warning("%s: %d rows cannot be used: %s", where, len(reading.rejected), dict(reading.reasons))
+    if not reading.samples:
+        first = reading.rejected[0] if reading.rejected else None
+        detail = f"all rejected, first {first.where}: {first.reason} {first.detail}" if first else "it has no rows"
+        raise UserError(f"{where}: no usable sample, {detail}", fix="check the source's settings")
+    return reading
+
+
+def split(rows: Iterable[Sample | Rejected]) -> Reading:
+    """What a source yields, in two lists."""
+    reading = Reading([], [])
+    for row in rows:
+        if isinstance(row, Sample):
+            reading.samples.append(row)
+        else:
+            reading.rejected.append(row)
+    return reading
+
+
+def check_pictures(samples: Sequence[Sample], threads: int = 2) -> Reading:
+    """The samples all of whose pictures open, and the others with the reason; each picture is opened once."""
+    refs = list(dict.fromkeys(ref for sample in samples for ref in sample.images))
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        problems = list(track(pool.map(_problem, refs), "opening pictures", len(refs)))
+    bad = {ref: problem for ref, problem in zip(refs, problems, strict=True) if problem}
+    return split(_judged(sample, bad) for sample in samples)
+
+
+def _problem(ref: ImageRef) -> ImageError | None:
+    try:
+        open_image(ref)
+    except ImageError as error:
+        return error
+    return None
+
+
+def _judged(sample: Sample, bad: Mapping[ImageRef, ImageError]) -> Sample | Rejected:
+    problem = next((bad[ref] for ref in sample.images if ref in bad), None)
+    return Rejected(sample.id, problem.where, problem.reason, problem.detail) if problem else sample

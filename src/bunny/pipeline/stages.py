@@ -1,0 +1,193 @@
+"""Each stage's work: read its inputs, call one package, write its folder.
+
+A stage is (input artifacts, its part of the recipe) -> folder. Heavy imports happen inside, so that planning is light.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bunny.core.errors import UserError
+from bunny.core.log import log
+from bunny.core.recipe import Block, Recipe, StageSection, make
+from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
+from bunny.core.types import GenerationSettings, ImageRef, Sample
+
+SAMPLES = "samples.parquet"
+PROJECTOR = "projector.safetensors"
+
+
+def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    """Raw pairs to a coreset: `samples.parquet`, `decisions.parquet`, `report.html`."""
+    from bunny import curate as curation
+    from bunny.data.images import open_image
+    from bunny.data.reading import read_source
+    from bunny.data.sample_table import write_samples
+
+    reading = read_source(recipe.pool.source, recipe.locate("."), "pool.source")
+    log.info("%d pairs read, %d rejected", len(reading.samples), len(reading.rejected))
+    embedder = make(recipe.curate.embedder, "bunny.infer.embedders", "curate.embedder")
+    selection = curation.curate(
+        reading.samples,
+        reading.rejected,
+        embedder,
+        recipe.curate.steps,
+        seed=recipe.seed,
+        folder=folder,
+        open_image=open_image,
+        threads=recipe.curate.threads,
+    )
+    kept = set(selection.ids())
+    if not kept:
+        raise UserError("curation kept nothing", fix="loosen the steps; report.html shows what dropped what")
+    write_samples(folder / SAMPLES, [sample for sample in reading.samples if sample.id in kept])
+    return {"pairs": len(reading.samples), "rejected": len(selection.rejected), "kept": len(kept)}
+
+
+def align(recipe: Recipe, folder: Path, curated: Artifact) -> Mapping[str, Any]:
+    """Teach the projector to speak to the frozen language model: `projector.safetensors`."""
+    from safetensors.torch import save_file
+
+    from bunny.train.stage import projector_state
+
+    model, processor = _assembled(recipe, recipe.align.start_projector and recipe.locate(recipe.align.start_projector))
+    trained = _train(recipe, recipe.align, model, processor, folder, curated, "align")
+    save_file(projector_state(trained.model), folder / PROJECTOR)
+    return dict(trained.facts)
+
+
+def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> Mapping[str, Any]:
+    """Visual instruction tuning: a whole Hugging Face folder."""
+    model, processor = _assembled(recipe, aligned.path / PROJECTOR)
+    trained = _train(recipe, recipe.tune, model, processor, folder, curated, "tune")
+    processor.image_aspect = recipe.model.image_aspect
+    trained.model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return dict(trained.facts)
+
+
+def evaluate(recipe: Recipe, folder: Path, tuned: Artifact, aligned: Artifact) -> Mapping[str, Any]:
+    """Held-out scores beside the baselines: `scores.json`, `report.html`."""
+    section = recipe.evaluate
+    scores = score_folder(
+        tuned.path,
+        section.tasks,
+        folder,
+        recipe.locate("."),
+        section.max_new_tokens,
+        baselines=section.baselines,
+        batch_rows=section.batch_rows,
+        seed=recipe.seed,
+        mark=tuned.fingerprint,
+    )
+    write_atomic(folder / "scores.json", json.dumps({"tasks": scores}, indent=1))
+    return {"tasks": list(scores)}
+
+
+def score_folder(
+    path: Path,
+    tasks: Sequence[Block],
+    folder: Path,
+    recipe_folder: Path,
+    max_new_tokens: int,
+    baselines: Sequence[str] = ("majority", "blind"),
+    batch_rows: int = 32,
+    seed: int = 0,
+    mark: str = "",
+) -> dict[str, Any]:
+    """The `tasks` part of results.json for a saved model; the report and the answers go into `folder`."""
+    from bunny import evaluate as evaluation
+    from bunny.data.images import open_image
+    from bunny.evaluate import report
+    from bunny.infer.answerer import ModelAnswerer
+    from bunny.infer.generate import Generator
+    from bunny.model.build import load, with_fresh_projector
+
+    settings = GenerationSettings(max_new_tokens=max_new_tokens)
+    model, processor = load(path)
+    name = mark or fingerprint_files(sorted(path.glob("*.safetensors")))
+    answerer = ModelAnswerer(Generator(model, processor), f"{path.name}:{name}", open_image, settings, batch_rows)
+    benchmarks = [
+        make(block, evaluation.BENCHMARKS, f"evaluate.tasks.{number}", seed=seed, folder=recipe_folder)
+        for number, block in enumerate(tasks)
+    ]
+    cache = evaluation.AnswerCache(folder / "answers.jsonl")
+    untrained: Any = None
+    if "untrained" in baselines:
+        fresh = with_fresh_projector(model, seed)
+        untrained = ModelAnswerer(
+            Generator(fresh, processor), f"{path.name}:{name}:fresh-projector:{seed}", open_image, settings, batch_rows
+        )
+    outcomes = []
+    for benchmark in benchmarks:
+        beside: dict[str, Any] = {}
+        if "majority" in baselines:
+            beside["majority"] = evaluation.majority(benchmark)
+        if "blind" in baselines:
+            beside["blind"] = evaluation.Blind(answerer)
+        if untrained is not None:
+            beside["untrained"] = untrained
+        outcomes.append(evaluation.evaluate(benchmark, answerer, baselines=beside, cache=cache, settings=settings))
+    report.write(folder, outcomes, _thumbnail)
+    return report.as_json(outcomes)
+
+
+def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
+    """Fingerprint of every file or folder that the blocks' values name."""
+    found: list[Path] = []
+    for block in blocks:
+        for value in block.values():
+            path = recipe.locate(value) if isinstance(value, str) and value else None
+            if path is not None and path.is_dir():
+                found += [file for file in path.rglob("*") if file.is_file()]
+            elif path is not None and path.is_file():
+                found.append(path)
+    return fingerprint("files", fingerprint_files(found), {})
+
+
+def _assembled(recipe: Recipe, projector: Path | str | None) -> tuple[Any, Any]:
+    """A fresh Bunny of the recipe's parts, with an aligned projector if a file is given."""
+    from bunny.model.build import build, load_projector
+    from bunny.text.template import Template
+
+    template = Template.named(recipe.model.template)
+    model, processor = build(recipe.model, template.model_dump(), template.jinja(), recipe.seed)
+    if projector:
+        load_projector(model, Path(projector))
+    return model, processor
+
+
+def _train(
+    recipe: Recipe, section: StageSection, model: Any, processor: Any, folder: Path, curated: Artifact, name: str
+) -> Any:
+    from bunny.data.images import open_image
+    from bunny.data.mixture import make_mixture
+    from bunny.data.sample_table import read_samples
+    from bunny.train.stage import train_stage
+
+    pairs: list[Sample] = read_samples(curated.path / SAMPLES)
+    mixture, rejected = make_mixture(
+        section.data, pairs, seed=recipe.seed, folder=recipe.locate("."), by_picture=section.by_picture
+    )
+    for source, count in mixture.used.items():
+        log.info("%s: %d of %d rows of %s", name, count, mixture.available[source], source)
+    return train_stage(
+        section, model, processor, mixture.samples, open_image, folder, recipe.seed, name, rejected=rejected
+    )
+
+
+def _thumbnail(ref: ImageRef) -> str:
+    """A small picture as a data address, for the report."""
+    import base64
+    import io
+
+    from bunny.data.images import open_image
+
+    picture = open_image(ref)
+    picture.thumbnail((96, 96))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=70)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,136 @@
+"""Every curation step passes this suite unedited: a new file in `curate/steps` is found and tested by its name.
+
+A step that cannot work with its defaults states settings here; nothing else about a step is known to the suite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bunny.core.errors import UserError
+from bunny.core.protocols import Step
+from bunny.core.recipe import make, names
+from bunny.core.types import Decision, Pool
+
+PACKAGE = "bunny.curate.steps"
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "exact": [{}, {"by": "caption"}],
+    "rules": [{"min_words": 2, "max_words": 4, "junk": ["^img"], "min_side": 20, "max_aspect": 3, "max_repeats": 3}],
+    "cluster": [{"groups": 5}, {"rows_per_group": 9, "start": "random"}],
+    "dedup": [
+        *({"above": 0.9, "keep": keep} for keep in ("median", "nearest", "farthest")),
+        {"above": 0.9, "keep": "best", "by": "pair_cosine"},
+        {"above": 0.9, "within": "pool"},
+        {"above": 0.9, "probes": 1},
+    ],
+    "band": [{"by": "pair_cosine", "low": 0.2, "high": 0.6}, {"by": "width", "high": 0.5}],
+    "sample": [{"count": 7}, {"share": 0.5}],
+}
+CASES = [(name, settings) for name in names(PACKAGE) for settings in SETTINGS.get(name, [{}])]
+each_step = pytest.mark.parametrize(
+    ("name", "settings"), CASES, ids=[f"{name}-{n}" for n, (name, _) in enumerate(CASES)]
+)
+
+
+def some_pool(size: int = 60) -> Pool:
+    """Rows with near and exact duplicates, empty and repeated captions, small and long pictures, NaN scores, ties."""
+    rng = np.random.default_rng(size)
+    visual = rng.normal(size=(size, 16)).astype(np.float32)
+    copies = rng.integers(0, max(1, size), size // 2)
+    visual[: size // 2] = visual[copies] + rng.normal(size=(size // 2, 16)) * rng.choice([0, 0.1, 0.3], (size // 2, 1))
+    visual /= np.linalg.norm(visual, axis=1, keepdims=True)
+    captions = np.array(["", "a cat", "img 12 34", "one two three four five", "word", "a dog"], dtype=object)
+    cosine = rng.normal(size=size).round(1).astype(np.float32)
+    cosine[::7] = np.nan
+    cluster = rng.integers(0, 3, size).astype(np.int32)
+    return Pool(
+        {
+            "id": np.array([f"id-{number:03d}" for number in rng.permutation(size)], dtype=str),
+            "caption": captions[rng.integers(0, len(captions), size)],
+            "sha256": np.array([f"{number:x}" for number in rng.integers(0, max(1, size // 2), size)], dtype=str),
+            "width": rng.integers(10, 100, size).astype(np.int32),
+            "height": rng.integers(10, 100, size).astype(np.int32),
+            "image": visual[:, :8] / np.linalg.norm(visual[:, :8], axis=1, keepdims=True),
+            "visual": visual,
+            "pair_cosine": cosine,
+            "cluster": cluster,
+            "second_cluster": ((cluster + 1) % 3).astype(np.int32),
+            "border": rng.random(size).astype(np.float32),
+            "centre_cosine": rng.normal(size=size).round(1).astype(np.float32),
+        }
+    )
+
+
+def decide(name: str, settings: dict[str, Any], pool: Pool, seed: int = 0) -> Decision:
+    step = make({"use": name, **settings}, PACKAGE)
+    assert isinstance(step, Step)
+    found: Decision = step.decide(pool, np.random.default_rng(seed))
+    return found
+
+
+def by_id(pool: Pool, found: Decision) -> dict[str, tuple[Any, ...]]:
+    """Everything a decision says, by id instead of row."""
+    ids = pool["id"]
+    twins = [str(ids[twin]) if twin >= 0 else "" for twin in found.twin]
+    columns = [[repr(value) for value in found.columns[name]] for name in sorted(found.columns)]
+    rows = zip(ids.tolist(), found.keep.tolist(), found.reason.tolist(), twins, *columns, strict=True)
+    return {row[0]: row[1:] for row in rows}
+
+
+@each_step
+def test_same_seed_gives_the_same_result(name: str, settings: dict[str, Any]) -> None:
+    pool = some_pool()
+    assert by_id(pool, decide(name, settings, pool)) == by_id(pool, decide(name, settings, pool))
+
+
+@each_step
+def test_row_order_does_not_matter(name: str, settings: dict[str, Any]) -> None:
+    pool = some_pool()
+    shuffled = pool.take(np.random.default_rng(5).permutation(len(pool)))
+    assert by_id(pool, decide(name, settings, pool)) == by_id(shuffled, decide(name, settings, shuffled))
+
+
+@each_step
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_tiny_pools_work(name: str, settings: dict[str, Any], size: int) -> None:
+    found = decide(name, settings, some_pool(60).take(np.arange(size)))
+    assert len(found.keep) == len(found.reason) == len(found.twin) == size
+    assert all(len(column) == size for column in found.columns.values())
+
+
+@each_step
+def test_every_drop_has_a_reason_and_no_kept_row_has_one(name: str, settings: dict[str, Any]) -> None:
+    found = decide(name, settings, some_pool())
+    assert [bool(reason) for reason in found.reason] == (~found.keep).tolist()
+    assert found.keep.dtype == bool
+
+
+@each_step
+def test_a_twin_is_a_kept_row_and_only_dropped_rows_have_one(name: str, settings: dict[str, Any]) -> None:
+    found = decide(name, settings, some_pool())
+    has = found.twin >= 0
+    assert found.keep[found.twin[has]].all()
+    assert not (has & found.keep).any()
+
+
+@each_step
+def test_the_pool_is_left_as_it_was(name: str, settings: dict[str, Any]) -> None:
+    pool = some_pool()
+    before = {key: column.copy() for key, column in pool.columns.items()}
+    decide(name, settings, pool)
+    for key, column in pool.columns.items():
+        np.testing.assert_array_equal(column, before[key])
+
+
+@each_step
+def test_unknown_settings_are_refused(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="unknown key `nonsense`"):
+        make({"use": name, **settings, "nonsense": 1}, PACKAGE)
+
+
+def test_every_step_is_under_test() -> None:
+    assert set(SETTINGS) <= set(names(PACKAGE))
+    assert {"exact", "rules", "cluster", "dedup", "band", "sample"} <= {name for name, _ in CASES}

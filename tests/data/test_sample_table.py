@@ -1,0 +1,104 @@
+"""Samples survive a trip to disk, whole and exact."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bunny.core.errors import UserError
+from bunny.core.types import ImageRef, Rejected, Sample, Turn
+from bunny.data import sample_table
+from bunny.data.llava_export import write_llava_json
+from bunny.data.sample_table import iterate_samples, read_samples, write_samples
+from bunny.data.sources.llava_json import LlavaJson
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_value = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+sample = st.builds(
+    Sample,
+    text,
+    st.lists(st.builds(ImageRef, text, text, text), max_size=3).map(tuple),
+    st.lists(st.builds(Turn, st.sampled_from(["system", "user", "assistant"]), text), max_size=4).map(tuple),
+    text,
+    st.dictionaries(text, json_value, max_size=4),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sample, max_size=5))
+def test_the_round_trip_is_exact(samples: list[Sample]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "set.parquet"
+        assert write_samples(path, samples) == len(samples)
+        assert read_samples(path) == samples
+
+
+def pair(id: str, **meta: object) -> Sample:
+    return Sample.pair(id, ImageRef("a.png"), "words", "set", **meta)
+
+
+def test_many_rows_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_table, "ROWS_PER_GROUP", 7)
+    samples = [pair(str(number)) for number in range(30)]
+    write_samples(tmp_path / "new" / "set.parquet", iter(samples))
+    assert list(iterate_samples(tmp_path / "new" / "set.parquet")) == samples
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["set.parquet"]
+
+
+def test_numpy_values_are_stored_as_plain_ones(tmp_path: Path) -> None:
+    write_samples(tmp_path / "a.parquet", [pair("a", score=np.float64(0.5), hits=np.array([1, 2]))])
+    assert read_samples(tmp_path / "a.parquet")[0].meta == {"score": 0.5, "hits": [1, 2]}
+
+
+@pytest.mark.parametrize("bad", [pair("b", what=object()), Sample("b", (), (Turn("user", "\ud800"),))])
+def test_a_sample_that_cannot_be_stored_is_named_and_leaves_the_old_file(tmp_path: Path, bad: Sample) -> None:
+    path = tmp_path / "a.parquet"
+    write_samples(path, [pair("old")])
+    with pytest.raises(UserError, match="sample 'b' cannot be stored"):
+        write_samples(path, [pair("a"), bad])
+    assert [row.id for row in read_samples(path)] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_sample_tables_say_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such sample table"):
+        read_samples(tmp_path / "no.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="no column images, meta, source, turns"):
+        read_samples(tmp_path / "other.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(UserError, match="damaged"):
+        read_samples(tmp_path / "cut.parquet")
+
+
+def test_llava_export_copies_each_picture_once_and_lists_what_it_cannot(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "same.dat").write_bytes((tmp_path / "a.png").read_bytes())
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "b.webp")
+    (tmp_path / "broken.jpg").write_bytes(b"none")
+    talk = (Turn("user", "<image>\nWhat?"), Turn("assistant", "It."))
+    refs = {name: ImageRef(str(tmp_path / name)) for name in ("a.png", "same.dat", "b.webp", "broken.jpg")}
+    samples = [Sample(name, (ref,), talk, "made_up", {"n": [1]}) for name, ref in refs.items()]
+    samples += [Sample("both", (refs["a.png"], refs["b.webp"]), (Turn("user", "<image><image>"), talk[1]), "made_up")]
+    samples += [Sample("text", (), (Turn("user", "Hi"), talk[1]), "made_up")]
+    rejected = write_llava_json(samples, tmp_path / "out" / "set.json", tmp_path / "out" / "pictures")
+    assert [(row.id, row.reason) for row in rejected] == [("broken.jpg", "not_a_picture")]
+    assert sorted(path.suffix for path in (tmp_path / "out" / "pictures").iterdir()) == [".png", ".webp"]
+    back = list(LlavaJson(path=str(tmp_path / "out" / "set.json"), images=str(tmp_path / "out" / "pictures")).read())
+    assert not any(isinstance(row, Rejected) for row in back)
+    assert [(row.id, row.turns, row.source, row.meta) for row in back if isinstance(row, Sample)] == [
+        (row.id, row.turns, row.source, row.meta) for row in samples if row.id != "broken.jpg"
+    ]
