@@ -66,7 +66,7 @@ def test_why_of_kept_rejected_and_unknown_ids() -> None:
 
 
 def test_why_of_an_id_given_twice_is_about_the_sample_that_stayed_in_the_pool() -> None:
-    assert select(pool_of([0]), [], 0, [Rejected("a", "a.png", "id given twice")]).why("a").kept
+    assert select(pool_of([0]), [], 0, [Rejected("a", "a.png", "duplicate_id")]).why("a").kept
 
 
 def test_again_changes_one_setting_and_keeps_the_work_before_it() -> None:

@@ -44,10 +44,10 @@ def test_every_sample_is_embedded_or_listed_with_a_reason(
     found = embed_pool([*samples, samples[3], textless], embedder, tmp_path, open_image=opener)
     assert len(found.samples) + len(found.rejected) == len(samples) + 2
     assert {item.id: item.reason for item in found.rejected} == {
-        "s03": "id given twice",
-        "t0": "no picture",
-        "s31": "no vector",
-        "s32": "unreadable picture",
+        "s03": "duplicate_id",
+        "t0": "no_picture",
+        "s31": "no_vector",
+        "s32": "unreadable_picture",
     }
     assert found.vectors.ids.tolist() == sorted(found.vectors.ids.tolist())
     np.testing.assert_allclose(np.linalg.norm(found.vectors.image.astype(float), axis=1), 1, atol=1e-3)

@@ -48,7 +48,7 @@ def write_report(
         model=model,
         total=len(selection.pool) + len(selection.rejected),
         kept=kept,
-        rejected=_count(item.reason for item in selection.rejected),
+        rejected=_count(item.reason.replace("_", " ") for item in selection.rejected),
         funnel=_funnel(selection),
         charts=_charts(selection),
         groups=_groups(selection, wall),

@@ -80,9 +80,9 @@ def _distinct(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
     for sample in samples:
         where = str(sample.images[0]) if sample.images else sample.source
         if sample.id in seen:
-            rejected.append(Rejected(sample.id, where, "id given twice", "the first sample of that id stays"))
+            rejected.append(Rejected(sample.id, where, "duplicate_id", "the first sample of that id stays"))
         elif not sample.images:
-            rejected.append(Rejected(sample.id, where, "no picture"))
+            rejected.append(Rejected(sample.id, where, "no_picture"))
         else:
             seen[sample.id] = sample
     return [seen[id] for id in sorted(seen)], rejected
@@ -135,7 +135,7 @@ def _open(sample: Sample, open_image: OpenImage) -> _Picture | Rejected:
     try:
         image = open_image(ref).convert("RGB")
     except (UserError, OSError) as error:
-        reason = str(getattr(error, "reason", "unreadable picture")).replace("_", " ")
+        reason = str(getattr(error, "reason", "unreadable_picture"))
         return Rejected(sample.id, str(ref), reason, str(error))
     digest = hashlib.sha256(f"{image.width}x{image.height}\0".encode() + image.tobytes()).hexdigest()
     width, height = image.size
@@ -157,7 +157,7 @@ def _embed_chunk(good: Sequence[tuple[Sample, _Picture]], embedder: Embedder) ->
     for side in ("width", "height"):
         arrays[side] = np.array([getattr(picture, side) for _, picture in good], dtype=np.int32)
     bad = [
-        Rejected(sample.id, str(sample.images[0]), "no vector", "the embedder gave NaN, infinity or zero")
+        Rejected(sample.id, str(sample.images[0]), "no_vector", "the embedder gave NaN, infinity or zero")
         for (sample, _), fine in zip(good, usable, strict=True)
         if not fine
     ]
@@ -189,7 +189,7 @@ def _write(path: Path, part: Arrays) -> None:
     """The part, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **part)
+        np.savez(file, **part)  # type: ignore[arg-type]  # numpy types the names of its own keywords only
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

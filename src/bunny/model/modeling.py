@@ -46,7 +46,8 @@ class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
         """Pictures (B, 3, H, W) as the chosen layer of the vision tower: (B, N, vision width), before the projector."""
         states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
         chosen = states[self.config.vision_feature_layer]
-        return chosen[:, 1:] if self.config.vision_feature_select_strategy == "default" else chosen  # drop CLS
+        has_class_token = self.config.vision_feature_select_strategy == "default"
+        return chosen[:, 1:] if has_class_token else chosen  # type: ignore[no-any-return]
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Tower features (last_hidden_state) and, per picture, its (image_seq_length, width) tokens (pooler_output)."""

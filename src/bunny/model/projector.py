@@ -137,7 +137,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         out = self.block(grid)
-        return grid + out if self.residual else out
+        return grid + out if self.residual else out  # type: ignore[no-any-return]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -161,4 +161,4 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, grid: Tensor) -> Tensor:
         gate = nn.functional.relu(self.fc1(grid.mean((2, 3), keepdim=True)))
-        return grid * nn.functional.hardsigmoid(self.fc2(gate))
+        return grid * nn.functional.hardsigmoid(self.fc2(gate))  # type: ignore[no-any-return]

@@ -39,6 +39,7 @@ def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
         folder=folder,
         open_image=open_image,
         threads=recipe.curate.threads,
+        vectors=folder.parent / "vectors",  # beside the artifact: other steps on the same pictures embed nothing again
     )
     kept = set(selection.ids())
     if not kept:

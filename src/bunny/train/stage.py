@@ -65,6 +65,7 @@ def train_stage(
         data = StepData(plan, model.config, section, pixels_of(processor, open_image, section))
         trainer = StepTrainer(learning, data, section, arguments(section, folder, len(plan), seed))
         meter = StepMeter(folder, name, len(plan), trainer)
+        trainer.remove_callback(transformers.PrinterCallback)  # the meter tells the same, in one line
         trainer.add_callback(meter)
         started = time.monotonic()
         trainer.train_on(last_checkpoint(folder))
@@ -102,7 +103,6 @@ def pixels_of(processor: Any, open_image: Any, section: StageSection) -> Pixels:
 
 def arguments(section: StageSection, folder: Path, steps: int, seed: int) -> transformers.TrainingArguments:
     """The section in Trainer's words: one "epoch" is the whole plan, one batch is one optimiser step."""
-    transformers.utils.logging.set_verbosity_error()
     return transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,

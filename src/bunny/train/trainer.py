@@ -89,11 +89,11 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             num_workers=self.args.dataloader_num_workers,
         )
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: nn.Module | None = None) -> Any:
         if self.optimizer is None:
             groups = optimiser_groups(model or self.model, self.section)
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = kind(groups, **settings)
+            self.optimizer: Any = kind(groups, **settings)
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:

