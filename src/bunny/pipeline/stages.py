@@ -6,6 +6,7 @@ A stage is (input artifacts, its part of the recipe) -> folder. Heavy imports ha
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bunny.core.types import GenerationSettings, ImageRef, Sample
 
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
+TRAINING = "training"
 
 
 def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
@@ -57,7 +59,7 @@ def align(recipe: Recipe, folder: Path, curated: Artifact) -> Mapping[str, Any]:
     model, processor = _assembled(recipe, recipe.align.start_projector and recipe.locate(recipe.align.start_projector))
     trained = _train(recipe, recipe.align, model, processor, folder, curated, "align")
     save_file(projector_state(trained.model), folder / PROJECTOR)
-    return dict(trained.facts)
+    return _finished(folder, trained)
 
 
 def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> Mapping[str, Any]:
@@ -67,7 +69,7 @@ def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> 
     processor.image_aspect = recipe.model.image_aspect
     trained.model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return dict(trained.facts)
+    return _finished(folder, trained)
 
 
 def evaluate(recipe: Recipe, folder: Path, tuned: Artifact, aligned: Artifact) -> Mapping[str, Any]:
@@ -175,9 +177,18 @@ def _train(
     )
     for source, count in mixture.used.items():
         log.info("%s: %d of %d rows of %s", name, count, mixture.available[source], source)
+    work = folder / TRAINING
+    work.mkdir(exist_ok=True)
     return train_stage(
-        section, model, processor, mixture.samples, open_image, folder, recipe.seed, name, rejected=rejected
+        section, model, processor, mixture.samples, open_image, work, recipe.seed, name, rejected=rejected
     )
+
+
+def _finished(folder: Path, trained: Any) -> Mapping[str, Any]:
+    """The stage's facts; its checkpoints go, now that its outcome is written."""
+    for checkpoint in (folder / TRAINING).glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return dict(trained.facts)
 
 
 def _thumbnail(ref: ImageRef) -> str:
