@@ -38,6 +38,10 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
         rows = [_task_row(name, task, names) for name, task in tasks.items()]
         table(("task", "score %", "95 % interval", "questions", *names), rows)
         typer.echo("")
+    for said in content.get("chat", ()):
+        typer.echo(f'{said["picture"]}  {said["question"]} -> {said["answer"]}')
+    if content.get("chat"):
+        typer.echo("")
     seconds: Mapping[str, float] = content.get("seconds", {})
     if seconds:
         spent = ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items())
@@ -47,8 +51,8 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
             typer.echo(f"{name:<8} {content[name]}")
     typer.echo(f"figures  {folder / 'results.json'}")
     if content.get("model") and model_hint:
-        picture = content.get("picture", "PICTURE")
-        question = content.get("question", "What is this?")
+        first = next(iter(content.get("chat", ())), {})
+        picture, question = first.get("picture", "PICTURE"), first.get("question", "What is this?")
         typer.echo(f'\nTry next: bunny chat {content["model"]} {picture} "{question}"')
 
 

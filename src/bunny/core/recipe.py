@@ -113,6 +113,7 @@ class EvaluateSection(Section):
     baselines: tuple[Literal["majority", "blind", "untrained"], ...] = ("majority", "blind", "untrained")
     max_new_tokens: int = Field(128, gt=0)
     batch_rows: int = Field(32, gt=0, description="questions answered together")
+    chats: int = Field(0, ge=0, description="pictures of the last task that are also asked an open question")
 
 
 class Recipe(Section):

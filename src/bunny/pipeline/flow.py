@@ -44,7 +44,8 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
         manifest = output / FOLDERS[stage] / MANIFEST
         done = known and manifest.exists() and Artifact.load(manifest.parent).fingerprint == mark
         unfinished = (output / f".{FOLDERS[stage]}.{mark}").exists()
-        out.append({"stage": stage, "state": "done" if done else "unfinished" if unfinished else "to do"} | settings)
+        state = "done" if done else "unfinished" if unfinished else "to do"
+        out.append({"stage": stage, "state": state, "settings": settings})
         marks[stage], known = mark, known and done
     return out
 
@@ -52,8 +53,8 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
 def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: int = 32) -> dict[str, Any]:
     """Score a saved model on benchmarks, beside the majority answer and the same model blind."""
     output.mkdir(parents=True, exist_ok=True)
-    scores = stages.score_folder(Path(model), tasks, output, Path.cwd(), max_new_tokens)
-    content = {"tasks": scores, "seconds": {}, "model": model, "report": str(output / "report.html")}
+    scored = stages.score_folder(Path(model), tasks, output, Path.cwd(), max_new_tokens)
+    content = {"tasks": scored["tasks"], "seconds": {}, "model": model, "report": str(output / "report.html")}
     write_atomic(output / "results.json", json.dumps(content, indent=1))
     return content
 
@@ -103,6 +104,8 @@ def _results(output: Path, made: Mapping[str, Artifact]) -> dict[str, Any]:
     if "evaluate" in made:
         content |= json.loads((made["evaluate"].path / "scores.json").read_text(encoding="utf-8"))
         content["report"] = str(made["evaluate"].path / "report.html")
+        for shown in content.get("chat", []):
+            shown["picture"] = str(made["evaluate"].path / shown["picture"])
     content["curation_report"] = str(made["curate"].path / "report.html")
     try:
         write_atomic(output / "results.json", json.dumps(content, indent=1))

@@ -14,12 +14,14 @@ from typing import Any
 from bunny.core.errors import UserError
 from bunny.core.log import log
 from bunny.core.recipe import Block, Recipe, StageSection, make
+from bunny.core.seeds import stream
 from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
-from bunny.core.types import GenerationSettings, ImageRef, Sample
+from bunny.core.types import GenerationSettings, ImageRef, Question, Sample
 
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
 TRAINING = "training"
+OPEN_QUESTION = "What is in the picture?"
 
 
 def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
@@ -75,7 +77,7 @@ def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> 
 def evaluate(recipe: Recipe, folder: Path, tuned: Artifact, aligned: Artifact) -> Mapping[str, Any]:
     """Held-out scores beside the baselines: `scores.json`, `report.html`."""
     section = recipe.evaluate
-    scores = score_folder(
+    scored = score_folder(
         tuned.path,
         section.tasks,
         folder,
@@ -85,9 +87,10 @@ def evaluate(recipe: Recipe, folder: Path, tuned: Artifact, aligned: Artifact) -
         batch_rows=section.batch_rows,
         seed=recipe.seed,
         mark=tuned.fingerprint,
+        chats=section.chats,
     )
-    write_atomic(folder / "scores.json", json.dumps({"tasks": scores}, indent=1))
-    return {"tasks": list(scores)}
+    write_atomic(folder / "scores.json", json.dumps(scored, indent=1))
+    return {"tasks": list(scored["tasks"])}
 
 
 def score_folder(
@@ -100,8 +103,9 @@ def score_folder(
     batch_rows: int = 32,
     seed: int = 0,
     mark: str = "",
+    chats: int = 0,
 ) -> dict[str, Any]:
-    """The `tasks` part of results.json for a saved model; the report and the answers go into `folder`."""
+    """The `tasks` and `chat` parts of results.json for a saved model; report, answers, pictures go into `folder`."""
     from bunny import evaluate as evaluation
     from bunny.data.images import open_image
     from bunny.evaluate import report
@@ -135,7 +139,21 @@ def score_folder(
             beside["untrained"] = untrained
         outcomes.append(evaluation.evaluate(benchmark, answerer, baselines=beside, cache=cache, settings=settings))
     report.write(folder, outcomes, _thumbnail)
-    return report.as_json(outcomes)
+    return {"tasks": report.as_json(outcomes), "chat": _chat(answerer, benchmarks[-1].questions(), folder, chats, seed)}
+
+
+def _chat(answerer: Any, questions: Sequence[Question], folder: Path, count: int, seed: int) -> list[dict[str, str]]:
+    """An open question about a few held-out pictures, drawn by `seed`, not chosen: picture file, question, answer."""
+    from bunny.data.images import open_image
+
+    pictures = list(dict.fromkeys(question.images for question in questions if question.images))
+    drawn = stream("evaluate.chat", seed).permutation(len(pictures))[:count]
+    asked = [Question(f"chat{n}", OPEN_QUESTION, pictures[row], ()) for n, row in enumerate(drawn)]
+    answers = {answer.id: answer.text for answer in answerer.answer(asked)}
+    (folder / "pictures").mkdir(exist_ok=True)
+    for question in asked:
+        open_image(question.images[0]).save(folder / "pictures" / f"{question.id}.png")
+    return [{"picture": f"pictures/{q.id}.png", "question": q.prompt, "answer": answers[q.id]} for q in asked]
 
 
 def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
