@@ -33,6 +33,7 @@ docs: setup ## write the generated parts of docs/ again
 
 align-demo: setup ## make the demo's aligned projector again (one longer run)
 	$(BIN)/bunny train recipes/align-demo.yaml --only align --output runs/align-demo
+	$(BIN)/python scripts/release_projector.py runs/align-demo/aligned demo
 
 pool: setup ## prepare the demo's picture pool again from the Debian packages
 	$(BIN)/python scripts/prepare_pool.py

@@ -6,6 +6,7 @@ with transformers' Auto classes the moment transformers' own registries are impo
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,23 @@ def load(path: str | Path) -> Chat:
     return Chat(path)
 
 
+AWAITED = {
+    "transformers.models.auto.modeling_auto": "AutoModelForImageTextToText",
+    "transformers.models.auto.processing_auto": "AutoProcessor",
+    "transformers.models.llava.configuration_llava": "LlavaConfig",
+    "transformers.models.llava.modeling_llava": "LlavaForConditionalGeneration",
+    "transformers.models.llava.processing_llava": "LlavaProcessor",
+}
+"""Modules that Bunny's classes are registered with or made from, each with a class it has when it is complete."""
+
+
 def _register(module: Any) -> None:
-    from bunny.model import register
+    """Register Bunny unless one of those modules is half imported: when it is whole, its own hook comes back here."""
+    if all(name not in sys.modules or hasattr(sys.modules[name], last) for name, last in AWAITED.items()):
+        from bunny.model import register
 
-    register()
+        register()
 
 
-register_post_import_hook(_register, "transformers.models.auto.processing_auto")
-register_post_import_hook(_register, "transformers.models.auto.modeling_auto")
+for _name in AWAITED:
+    register_post_import_hook(_register, _name)

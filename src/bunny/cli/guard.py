@@ -15,6 +15,7 @@ from typing import TypeVar
 import typer
 
 from bunny.core.errors import UserError
+from bunny.core.store import NO_WRITE
 
 DEBUG = "BUNNY_DEBUG"
 FAILED, USER_ERROR, STOPPED = 1, 2, 130
@@ -38,6 +39,9 @@ def guarded(command: Command) -> Command:
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of our output has gone: typer ends quietly
+            if isinstance(error, OSError) and error.errno in NO_WRITE:
+                where = f"{error.filename}: " if error.filename else ""
+                _leave(f"{where}{os.strerror(error.errno)}; make room or choose another folder", USER_ERROR, error)
             kind = type(error).__name__
             _leave(f"failed: {kind}: {_one_line(error)} (see where with `bunny --debug …`)", FAILED, error)
 

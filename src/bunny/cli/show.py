@@ -39,7 +39,7 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
         table(("task", "score %", "95 % interval", "questions", *names), rows)
         typer.echo("")
     for said in content.get("chat", ()):
-        typer.echo(f'{said["picture"]}  {said["question"]} -> {said["answer"]}')
+        typer.echo(f"{said['picture']}  {said['question']} -> {said['answer']}")
     if content.get("chat"):
         typer.echo("")
     seconds: Mapping[str, float] = content.get("seconds", {})

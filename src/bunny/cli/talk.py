@@ -49,6 +49,8 @@ def split(words: list[str]) -> tuple[list[str], str]:
             raise UserError(f"{word}: no such picture", fix="give the path of a picture file")
         else:
             question.append(word)
+    if question and not "".join(question).strip():
+        raise UserError("an empty question", fix="write what you want to know, or leave it out to talk")
     return pictures, " ".join(question)
 
 
@@ -77,7 +79,7 @@ def converse(model: str, pictures: list[str], settings: GenerationSettings, json
             talk.reset()
             waiting = []
         elif word == "/image":
-            waiting += _picture(rest.strip())
+            waiting += _picture(rest.strip().strip("\"'"))  # quoted, as terminals paste paths
         elif word.startswith("/"):
             typer.echo(f"unknown: {word}. {HELP}", err=True)
         else:

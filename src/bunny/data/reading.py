@@ -6,6 +6,7 @@ In: a `{use: table, …}` block, or samples to check. Out: `Reading`. Decodes pi
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,10 +69,14 @@ def split(rows: Iterable[Sample | Rejected]) -> Reading:
     return reading
 
 
-def check_pictures(samples: Sequence[Sample], threads: int = 2) -> Reading:
-    """The samples all of whose pictures open, and the others with the reason; each picture is opened once."""
-    refs = list(dict.fromkeys(ref for sample in samples for ref in sample.images))
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+def check_pictures(samples: Sequence[Sample], known_good: Iterable[ImageRef] = (), threads: int = 0) -> Reading:
+    """The samples all of whose pictures open, and the others with the reason; each picture is opened once.
+
+    known_good: pictures that need not be opened again. threads: 0 = all cores.
+    """
+    good = set(known_good)
+    refs = list(dict.fromkeys(ref for sample in samples for ref in sample.images if ref not in good))
+    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         problems = list(track(pool.map(_problem, refs), "opening pictures", len(refs)))
     bad = {ref: problem for ref, problem in zip(refs, problems, strict=True) if problem}
     return split(_judged(sample, bad) for sample in samples)

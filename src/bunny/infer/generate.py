@@ -1,7 +1,8 @@
 """Batched answers: each picture is encoded once, and its questions share one copy of its keys and values.
 
 In: prompts that belong to the same pictures, grouped. Out: one answer each. Batched greedy answers equal one-by-one
-answers (tests/infer): pads are masked, positions skip them, and a shared prefix is the same numbers it would be alone.
+answers (tests/infer): pads are masked, positions skip them, a shared prefix is the same numbers it would be alone, and
+pads are a token that the row has anyway, so that no repetition penalty sees them.
 """
 
 from __future__ import annotations
@@ -39,18 +40,37 @@ class Generator:
         self.writer = Writer(template, processor.tokenizer, config.image_token_id, config.image_seq_length)
 
     def answer(self, requests: Sequence[Request], settings: GenerationSettings) -> list[str]:
-        """Answers to requests that share their pictures or have none, computed as one batch.
+        """One answer per request, computed as one batch.
 
-        Requests are answered together; those about the same pictures share the prefix up to the last picture token.
+        Requests about the same pictures (the same tuple) share the prefix up to the last picture token, if their words
+        before it are the same too.
         """
         prompts = [self._ids(request) for request in requests]
-        pictures = {id(request.images): request.images for request in requests if request.images}
-        if len(pictures) == 1 and len(requests) > 1 and all(request.images for request in requests):
-            return self._behind_prefix(prompts, next(iter(pictures.values())), settings)
+        groups = {id(request.images): request.images for request in requests}
+        (pictures, *others) = groups.values()
+        cut = self._shared(prompts)
+        if pictures and not others and cut and len(requests) > 1 and settings.num_beams == 1:
+            return self._behind_prefix(prompts, cut, pictures, settings)
         return self._padded(prompts, [picture for r in requests for picture in r.images], settings)
 
+    def _shared(self, prompts: list[list[int]]) -> int:
+        """Length of the beginning up to the last picture token, if all prompts have it and go on; else 0."""
+        first, image = prompts[0], self.model.config.image_token_id
+        cut = len(first) - first[::-1].index(image) if image in first else 0
+        for prompt in prompts:
+            rest = prompt[cut:]
+            if prompt[:cut] != first[:cut] or not rest or image in rest:
+                return 0
+        return cut
+
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
-        """The answer to one request, piece by piece as it is written."""
+        """The answer to one request, piece by piece as it is written; beams and stop words are known whole only."""
+        if settings.num_beams > 1 or settings.stop:
+            yield from self.answer([request], settings)
+            return
+        yield from self._streamed(request, settings)
+
+    def _streamed(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
         from threading import Thread
 
         from transformers import TextIteratorStreamer
@@ -78,19 +98,31 @@ class Generator:
             raise failures[0]
 
     def _padded(self, prompts: list[list[int]], pictures: list[Any], settings: GenerationSettings) -> list[str]:
-        """Plain left-padded batch."""
+        """Plain left-padded batch; a picture that stands in several rows is encoded once."""
         ids, mask = self._left_padded(prompts)
-        inputs = {"input_ids": ids, "attention_mask": mask, **self._pixels(pictures)}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if pictures:
+            inputs["inputs_embeds"] = self._embeds(ids, pictures)
         return self._generate(inputs, settings)
 
+    def _embeds(self, ids: Tensor, pictures: list[Any]) -> Tensor:
+        """Input vectors of rows of ids (B, T) with the pictures' tokens in their places: (B, T, width)."""
+        different = {id(picture): picture for picture in pictures}
+        order = {key: number for number, key in enumerate(different)}
+        with torch.inference_mode():
+            ids = ids.to(self.model.device)
+            embeds = self.model.get_input_embeddings()(ids)
+            pixels = self._to_device(self._pixels(list(different.values())))
+            tokens = torch.stack(list(self.model.get_image_features(**pixels).pooler_output))  # (different, M, width)
+            wanted = tokens[[order[id(picture)] for picture in pictures]].flatten(0, 1).to(embeds.dtype)
+            return embeds.masked_scatter((ids == self.model.config.image_token_id)[..., None], wanted)  # type: ignore[no-any-return]
+
     def _behind_prefix(
-        self, prompts: list[list[int]], pictures: Sequence[Any], settings: GenerationSettings
+        self, prompts: list[list[int]], cut: int, pictures: Sequence[Any], settings: GenerationSettings
     ) -> list[str]:
         """One pass over the shared beginning with its pictures, then all questions behind copies of its cache."""
         from transformers import DynamicCache
 
-        image = self.model.config.image_token_id
-        cut = len(prompts[0]) - prompts[0][::-1].index(image)  # just behind the last picture token
         prefix = torch.tensor([prompts[0][:cut]])
         with torch.inference_mode():
             cache = self.model(
@@ -106,17 +138,25 @@ class Generator:
 
     def _generate(self, inputs: dict[str, Any], settings: GenerationSettings) -> list[str]:
         with torch.inference_mode():
-            out = self.model.generate(**self._to_device(inputs), generation_config=self._config(settings))
+            out = self.model.generate(
+                **self._to_device(inputs),
+                generation_config=self._config(settings),
+                tokenizer=self.processor.tokenizer if settings.stop else None,
+            )
         new = out[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        for stop in settings.stop:
+            texts = [text.partition(stop)[0] for text in texts]
+        return [text.strip() for text in texts]
 
     def _ids(self, request: Request) -> list[int]:
         return self.writer.prompt(request.turns, tuple(ImageRef(str(n)) for n in range(len(request.images))))
 
     def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         longest = max(map(len, prompts))
-        pad = self._pad()
-        ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
+        image = self.model.config.image_token_id
+        pads = [next((id for id in prompt if id != image), self._pad()) for prompt in prompts]
+        ids = torch.tensor([[pad] * (longest - len(p)) + p for pad, p in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
         return ids, mask
 
@@ -138,6 +178,7 @@ class Generator:
             do_sample=settings.temperature > 0,
             repetition_penalty=settings.repetition_penalty,
             num_beams=settings.num_beams,
+            stop_strings=list(settings.stop) or None,
             eos_token_id=self.writer.stop_ids,
             pad_token_id=self._pad(),
             suppress_tokens=[self.model.config.image_token_id],

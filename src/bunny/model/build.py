@@ -7,6 +7,7 @@ error. A saved Bunny folder is opened with `load`.
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,28 @@ from bunny.model.projector import build_projector, output_tokens
 DEAD_LAYER_TOWERS = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
 """Towers whose last block the original never reads (hidden_states[-2]): it is left out instead of thrown away."""
 
-CLASS_TOKEN_TOWERS = ("clip_vision_model", "dinov2")
-"""Towers whose first token stands for the whole picture: it is dropped."""
+
+OTHER_HALF = re.compile(r"^(text_model|logit_scale|logit_bias|text_projection|visual_projection)\b|(^|\.)head\.")
+"""Tensors of a SigLIP or CLIP folder that its vision tower does not have: the text half and the pooling head."""
 
 
 def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
     """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
     _prepare()
     tower, image_processor = load_tower(section.vision_tower, section.image_size)
+    _check_layer(tower, section)
     language_model, tokenizer = load_language_model(section.language_model)
     tokenizer, image_token_id = claim_image_token(tokenizer)
+    for part in (tower, language_model):
+        part.config._name_or_path = ""  # a folder of this machine is no part of the model
     head = language_model.get_output_embeddings()
     if image_token_id >= head.out_features:
-        language_model.resize_token_embeddings(image_token_id + 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # the new row is drawn around the mean of the others
+            language_model.resize_token_embeddings(image_token_id + 1)
         head = language_model.get_output_embeddings()
-    strategy = "default" if tower.config.model_type in CLASS_TOKEN_TOWERS else "full"
-    tokens = output_tokens(section.projector, (picture_side(image_processor) // tower.config.patch_size) ** 2)
+    strategy, patches = _seen(tower, picture_side(image_processor))
+    tokens = output_tokens(section.projector, patches)
     config = BunnyConfig(
         vision_config=copy.deepcopy(tower.config),
         text_config=copy.deepcopy(language_model.config),
@@ -78,6 +85,24 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
     return model, processor
 
 
+def _check_layer(tower: nn.Module, section: ModelSection) -> None:
+    blocks = getattr(tower.config, "num_hidden_layers", 0)  # a convolutional tower has its last grid only
+    if not -blocks - 1 <= section.vision_feature_layer <= blocks:
+        raise UserError(
+            f"vision_feature_layer={section.vision_feature_layer}: {section.vision_tower} has {blocks} blocks here",
+            fix=f"choose from {-blocks - 1} to {blocks}",
+        )
+
+
+def _seen(tower: Any, side: int) -> tuple[str, int]:
+    """(`default` if class or register tokens come before the patches, else `full`; patches of a prepared picture)."""
+    with torch.device("meta"):  # shapes only
+        twin = AutoModel.from_config(tower.config)
+        states = twin(torch.empty(1, 3, side, side), output_hidden_states=True).hidden_states
+    patches = (side // tower.config.patch_size) ** 2
+    return "full" if states[-1].shape[1] == patches else "default", patches
+
+
 def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: nn.Linear, seed: int) -> Any:
     with torch.device("meta"):
         model = BunnyForConditionalGeneration(config)
@@ -97,16 +122,26 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     _prepare()
     if not (Path(path) / "config.json").exists():
         raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
-    model, info = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        if not isinstance(config, BunnyConfig):
+            raise UserError(f"{path}: not a Bunny folder (its model type is `{config.model_type}`)")
+        model, info = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: damaged, or not a whole model ({first})", fix="write or copy it again") from error
     _nothing_lost(str(path), info)
-    processor = AutoProcessor.from_pretrained(path)
     if not isinstance(processor, BunnyProcessor):
         raise UserError(f"{path}: not a Bunny folder ({type(processor).__name__})")
     return model.eval(), processor
 
 
 def load_projector(model: Any, path: Path) -> None:
-    """Put an aligned projector's weights in. Raises UserError if the file is missing or of another shape or kind."""
+    """Put an aligned projector's weights in. Raises UserError if the file is missing or of another shape or kind.
+
+    A released file may leave out layers that this kind of projector has but never uses.
+    """
     from safetensors.torch import load_file
 
     projector = model.model.multi_modal_projector
@@ -116,12 +151,13 @@ def load_projector(model: Any, path: Path) -> None:
         raise UserError(f"{path}: no readable projector there ({error})", fix="check `start_projector`") from None
     mine = {name: tuple(tensor.shape) for name, tensor in projector.state_dict().items()}
     its = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if mine != its:
+    missing = mine.keys() - its.keys() - set(getattr(projector, "unused", ()))
+    if missing or any(mine.get(name) != shape for name, shape in its.items()):
         raise UserError(
             f"{path}: its tensors {its} do not fit the model's projector {mine}",
             fix="use the projector type, vision tower and language model it was aligned with",
         )
-    projector.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    projector.load_state_dict({**projector.state_dict(), **{name: tensor.float() for name, tensor in state.items()}})
 
 
 def with_fresh_projector(model: Any, seed: int) -> Any:
@@ -153,11 +189,20 @@ def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]
             config.vision_use_head = False
         tower, info = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
         processor = AutoImageProcessor.from_pretrained(folder)
-    _nothing_lost(reference, {"missing_keys": info["missing_keys"]})
+    unread = [key for key in info["unexpected_keys"] if not _left_on_purpose(key, config)]
+    _nothing_lost(reference, info | {"unexpected_keys": unread})
     side = picture_side(processor)
     if image_size is not None and image_size != side:
         raise UserError(f"{reference} takes {side} px, not {image_size}", fix="leave image_size out")
     return tower.eval(), processor
+
+
+def _left_on_purpose(key: str, config: Any) -> bool:
+    """Whether a tensor of the folder belongs to what a tower leaves out: dead layer, pooling head, text half."""
+    block = re.search(r"\.layers\.(\d+)\.", key)
+    if block is not None and config.model_type in DEAD_LAYER_TOWERS:
+        return int(block.group(1)) >= config.num_hidden_layers
+    return bool(OTHER_HALF.search(key))
 
 
 def picture_side(image_processor: Any) -> int:

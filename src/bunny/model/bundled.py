@@ -30,9 +30,8 @@ def resolve(reference: str) -> str:
     """A folder or hub name that transformers can load; `bundled:NAME` is converted into the cache at first use."""
     if not reference.startswith(PREFIX):
         return reference
+    check_reference(reference)
     name = reference.removeprefix(PREFIX)
-    if name not in _CONVERTERS:
-        raise UserError(f"nothing bundled is called `{name}`", fix=nearest(name, _CONVERTERS))
     folder = cache_folder() / f"{name}-v{CONVERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -48,6 +47,15 @@ def resolve(reference: str) -> str:
     return str(folder)
 
 
+def check_reference(reference: str) -> None:
+    """Raise UserError for a `bundled:` name that is none and for a path that leads nowhere; hub names are not asked."""
+    name = reference.removeprefix(PREFIX)
+    if reference.startswith(PREFIX) and name not in _CONVERTERS:
+        raise UserError(f"nothing bundled is called `{name}`", fix=nearest(name, _CONVERTERS))
+    if reference.startswith((".", "/", "~")) and not Path(reference).exists():
+        raise UserError(f"{reference}: no such model folder", fix="give a folder, a hub name or `bundled:NAME`")
+
+
 def cache_folder() -> Path:
     """Where converted weights are kept: `$BUNNY_CACHE`, else the user's cache folder."""
     return Path(os.environ["BUNNY_CACHE"]) if "BUNNY_CACHE" in os.environ else user_cache_path("bunny")
@@ -57,7 +65,9 @@ def package_folder(package: str) -> Path:
     """Where an installed package lies, without importing it. Raises UserError that says how to install it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the Python package `{package}` is not installed", fix=f"pip install --no-deps {package.replace('_', '-')}")
+        raise UserError(
+            f"the Python package `{package}` is not installed", fix=f"pip install --no-deps {package.replace('_', '-')}"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -75,7 +75,7 @@ def _linear_weights(graph: Any, stored: dict[str, Any]) -> Iterator[tuple[str, s
 
 
 def _positions(graph: Any, stored: dict[str, Any]) -> Tensor:
-    """(1, 1 + 37 * 37, 384): the class token's position, which is concatenated, and the patches', which are reshaped."""
+    """(1, 1 + 37 * 37, 384): position of the class token (concatenated) and of the patches (reshaped)."""
     part = {
         node.op_type: torch.from_numpy(stored[name].copy())
         for node in graph.node

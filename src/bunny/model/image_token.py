@@ -6,6 +6,7 @@ one token is added. Either way generation never produces it.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import Any
@@ -22,6 +23,7 @@ def claim_image_token(tokenizer: Any) -> tuple[Any, int]:
         return tokenizer, int(vocabulary[IMAGE_MARK])
     reserved = sorted((id, token) for token, id in vocabulary.items() if RESERVED.fullmatch(token))
     if not reserved:
+        tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_MARK]}, replace_extra_special_tokens=False)
         return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGE_MARK))
     id, old = reserved[0]
@@ -35,9 +37,10 @@ def _renamed(tokenizer: Any, old: str, id: int) -> Any:
 
     tree = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = tree["model"]["vocab"]
-    if isinstance(vocabulary, dict):
-        vocabulary.pop(old, None)
-        vocabulary[IMAGE_MARK] = id
+    if isinstance(vocabulary, list):  # unigram: [token, score] pairs, the place is the id
+        tree["model"]["vocab"] = [[IMAGE_MARK if token == old else token, score] for token, score in vocabulary]
+    elif old in vocabulary:  # else it lives among the added tokens only, and their ids count on the vocabulary's size
+        tree["model"]["vocab"] = {IMAGE_MARK if token == old else token: n for token, n in vocabulary.items()}
     entry = {"id": id, "content": IMAGE_MARK, "special": True}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     tree["added_tokens"] = sorted(

@@ -43,11 +43,17 @@ class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
         self.post_init()
 
     def tower_features(self, pixel_values: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) as the chosen layer of the vision tower: (B, N, vision width), before the projector."""
+        """Pictures (B, 3, H, W) as the chosen layer of the vision tower: (B, N, vision width), before the projector.
+
+        With the strategy `default` only the patches are kept: class and register tokens, which come first, go.
+        """
         states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
         chosen = states[self.config.vision_feature_layer]
-        has_class_token = self.config.vision_feature_select_strategy == "default"
-        return chosen[:, 1:] if has_class_token else chosen  # type: ignore[no-any-return]
+        if self.config.vision_feature_select_strategy == "full":
+            return chosen  # type: ignore[no-any-return]
+        height, width = pixel_values.shape[-2:]
+        patch = self.config.vision_config.patch_size
+        return chosen[:, -(height // patch) * (width // patch) :]  # type: ignore[no-any-return]
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Tower features (last_hidden_state) and, per picture, its (image_seq_length, width) tokens (pooler_output)."""
@@ -93,6 +99,24 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
             labels=labels,
             **kwargs,
         )
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activations are recomputed. peft asks by this name; transformers' own answers with a warning."""
+        return bool(self.is_activation_checkpointing)
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        """Beams: every copy of a row gets all pictures of that row (Llava repeats them picture by picture)."""
+        pixels = kwargs.pop("pixel_values", None)
+        if pixels is not None and expand_size > 1 and input_ids is not None:
+            counts = (input_ids == self.config.image_token_id).sum(1) // self.config.image_seq_length
+            pixels = torch.cat([some.repeat(expand_size, 1, 1, 1) for some in pixels.split(counts.tolist())])
+        ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return ids, kwargs | ({} if pixels is None else {"pixel_values": pixels})
 
     def packed_loss(
         self,

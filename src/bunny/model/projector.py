@@ -37,6 +37,12 @@ def build_projector(kind: str, vision_width: int, text_width: int) -> nn.Module:
     return makers[kind]()
 
 
+def check_kind(kind: str) -> None:
+    """Raise UserError if no projector has that name. Nothing is allocated."""
+    with torch.device("meta"):
+        build_projector(kind, 8, 8)
+
+
 def output_tokens(kind: str, tokens: int) -> int:
     """Tokens that come out for `tokens` that go in."""
     side = math.isqrt(tokens)
@@ -68,9 +74,7 @@ class PooledProjector(nn.Module):
         self.linear_1 = nn.Linear(vision_width, text_width)
         self.linear_2 = nn.Linear(text_width, text_width)
         self.pooling = nn.AvgPool2d(kernel_size=2)
-        unused = [] if "linear_0" in order else list(self.linear_0.parameters())
-        for parameter in unused:
-            parameter.requires_grad_(False)
+        self.unused = () if "linear_0" in order else ("linear_0.weight", "linear_0.bias")
 
     def forward(self, features: Tensor) -> Tensor:
         if self.order.startswith("linear_0"):

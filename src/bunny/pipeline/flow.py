@@ -16,6 +16,7 @@ from bunny.core.log import log
 from bunny.core.recipe import Block, Recipe, check_blocks
 from bunny.core.store import MANIFEST, Artifact, Store, fingerprint, write_atomic
 from bunny.pipeline import stages
+from bunny.pipeline.check import check_recipe
 
 STAGES = ("curate", "align", "tune", "evaluate")
 FOLDERS = {"curate": "curated", "align": "aligned", "tune": "model", "evaluate": "scores"}
@@ -23,7 +24,7 @@ FOLDERS = {"curate": "curated", "align": "aligned", "tune": "model", "evaluate":
 
 def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     """Run the recipe's stages (all, or the first few named in `only`) and return what `results.json` holds."""
-    check_blocks(recipe, recipe.name)
+    check_recipe(recipe)
     store = Store(output)
     wanted = [stage for stage in STAGES if not only or stage in only]
     made: dict[str, Artifact] = {}
@@ -52,7 +53,7 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
 
 def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: int = 32) -> dict[str, Any]:
     """Score a saved model on benchmarks, beside the majority answer and the same model blind."""
-    output.mkdir(parents=True, exist_ok=True)
+    Store(output)  # it says why if nothing can be written there
     scored = stages.score_folder(Path(model), tasks, output, Path.cwd(), max_new_tokens)
     content = {"tasks": scored["tasks"], "seconds": {}, "model": model, "report": str(output / "report.html")}
     write_atomic(output / "results.json", json.dumps(content, indent=1))

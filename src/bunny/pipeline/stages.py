@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     )
     kept = set(selection.ids())
     if not kept:
-        raise UserError("curation kept nothing", fix="loosen the steps; report.html shows what dropped what")
+        reasons = dict(Counter(item.reason for item in selection.rejected).most_common())
+        raise UserError(
+            f"curation kept nothing of {len(reading.samples) + len(reading.rejected)} rows; rejected: {reasons or 0}",
+            fix=f"{folder / 'report.html'} shows what dropped what",
+        )
     write_samples(folder / SAMPLES, [sample for sample in reading.samples if sample.id in kept])
     return {"pairs": len(reading.samples), "rejected": len(selection.rejected), "kept": len(kept)}
 

@@ -2,12 +2,13 @@
 
 In: turns, a tokenizer, the number of tokens a picture takes. Out: a `TokenRow` (training) or prompt ids (inference).
 A template is a data file of `text/templates`. Text is never split again to find the answers: each piece
-is marked learnt or not when it is written, and marks follow the tokenizer's character offsets.
-Words of a user or an answer can never become special tokens (`split_special_tokens`).
+is marked learnt or not when it is written, and tokenised apart from the others, so that a training row starts with
+exactly the ids of its inference prompt. Words of a user or an answer can never become special tokens.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Wrap(Section):
 
 
 class AnswerWrap(Section):
-    """Text around an answer. `gap` stands between the generation prompt and the answer; `end` is learnt."""
+    """Text around an answer. `gap` stands between the generation prompt and the answer; `gap` and `end` are learnt."""
 
     before: str
     gap: str
@@ -63,8 +64,8 @@ class Template(Section):
         for turn in turns:
             if turn.role == "assistant":
                 wrap = self.assistant_turn
-                out += [Piece(wrap.before, trusted=True), Piece(wrap.gap, trusted=True)]
-                out += [Piece(turn.text, learn=True, cut=True), Piece(wrap.end, learn=True, trusted=True)]
+                out += [Piece(wrap.before, trusted=True), Piece(wrap.gap, learn=True, trusted=True)]
+                out += [Piece(turn.text, learn=True), Piece(wrap.end, learn=True, trusted=True)]
                 out += [Piece(wrap.after, trusted=True)]
             else:
                 around = self.system_turn if turn.role == "system" else self.user_turn
@@ -98,13 +99,12 @@ class Template(Section):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text. learn: it is an answer. trusted: special tokens in it count. cut: a token may not begin
-    before it if the tokenizer allows, so that a training row starts with exactly the ids of its inference prompt."""
+    """A stretch of text. learn: the model has to write it. trusted: special tokens in it count. No token reaches
+    over the border between what is learnt and what is not."""
 
     text: str
     learn: bool = False
     trusted: bool = False
-    cut: bool = False
 
 
 class Writer:
@@ -122,7 +122,7 @@ class Writer:
         self._specials.pop(IMAGE_MARK, None)
         listed = "|".join(re.escape(token) for token in sorted(self._specials, key=len, reverse=True))
         self._split = re.compile(f"({listed})") if listed else None
-        self._cut_safe = self._ids("a: b") == self._ids("a:") + self._ids(" b")
+        self._opening, self._going_on = _coders(tokenizer.backend_tokenizer)
 
     def row(self, sample: Sample) -> TokenRow:
         """Ids and labels of a whole conversation. Raises UserError if its picture marks do not fit its pictures."""
@@ -146,31 +146,24 @@ class Writer:
 
     def _encode(self, pieces: Sequence[Piece]) -> tuple[list[int], list[bool]]:
         ids, learnt = list(self.start), [False] * len(self.start)
-        text = ""  # the plain text since the last boundary
-        marks: list[bool] = []  # per character of it: learnt?
+        text, learn = "", False  # what is not written yet
+        coder = self._opening
 
-        def flush() -> None:
-            nonlocal text, marks
-            new, flags = self._text(text, marks)
+        def write(new: Sequence[int], flag: bool) -> None:
             ids.extend(new)
-            learnt.extend(flags)
-            text, marks = "", []
+            learnt.extend([flag] * len(new))
 
         for piece in pieces:
-            if piece.cut and self._cut_safe:
-                gap = len(text) - len(text.rstrip(" "))  # " yes" is one token: the gap goes with the answer
-                held, text, marks = text[len(text) - gap :], text[: len(text) - gap], marks[: len(marks) - gap]
-                flush()
-                text, marks = held, [False] * gap
             for atom, special in self._atoms(piece):
+                if text and (special or piece.learn != learn):
+                    write(coder.encode(text).ids, learn)
+                    text, coder = "", self._going_on
                 if special:
-                    flush()
-                    ids.extend(special)
-                    learnt.extend([piece.learn] * len(special))
+                    write(special, piece.learn)
+                    coder = self._opening
                 else:
-                    text += atom
-                    marks += [piece.learn] * len(atom)
-        flush()
+                    text, learn = text + atom, piece.learn
+        write(coder.encode(text).ids, learn)
         return ids, learnt
 
     def _atoms(self, piece: Piece) -> list[tuple[str, list[int]]]:
@@ -178,18 +171,44 @@ class Writer:
         if piece.trusted:
             parts = self._split.split(piece.text) if self._split else [piece.text]
             return [(part, [self._specials[part]] if part in self._specials else []) for part in parts if part]
+        if piece.learn:  # an answer holds no pictures
+            return [(piece.text, [])] if piece.text else []
         picture = [self.image_token_id] * self.image_tokens
-        parts = re.split(f"({IMAGE_MARK})", piece.text) if not piece.learn else [piece.text]
-        return [(part, picture if part == IMAGE_MARK and not piece.learn else []) for part in parts if part]
+        parts = re.split(f"({IMAGE_MARK})", piece.text)
+        return [(part, picture if part == IMAGE_MARK else []) for part in parts if part]
 
-    def _text(self, text: str, marks: Sequence[bool]) -> tuple[list[int], list[bool]]:
-        if not text:
-            return [], []
-        coded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
-        return list(coded.input_ids), [bool(marks[max(start, end - 1)]) for start, end in coded.offset_mapping]
 
-    def _ids(self, text: str) -> list[int]:
-        return self._text(text, [False] * len(text))[0]
+def _coders(backend: Any) -> tuple[Any, Any]:
+    """(for text behind a special token, for text that goes on behind text): copies of a `tokenizers.Tokenizer`.
+
+    Both take special tokens in their text for plain words. Sentencepiece-like tokenizers put a blank before every
+    text they are given; text that goes on must not get one in the middle.
+    """
+    tree = json.loads(backend.to_str())
+    opening = type(backend).from_str(json.dumps(tree | {"post_processor": None}))
+    bare = {part: _without_blank(tree[part]) for part in ("normalizer", "pre_tokenizer")}
+    same = all(bare[part] == tree[part] for part in bare)
+    going_on = opening if same else type(backend).from_str(json.dumps(tree | bare | {"post_processor": None}))
+    for coder in (opening, going_on):
+        coder.encode_special_tokens = True
+        coder.no_truncation()
+        coder.no_padding()
+    return opening, going_on
+
+
+def _without_blank(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A normaliser's or pre-tokenizer's settings, less the blank it puts before a text."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    out = dict(part)
+    for inner in ("normalizers", "pretokenizers"):
+        if inner in part:
+            out[inner] = [kept for kept in map(_without_blank, part[inner]) if kept is not None]
+    if part["type"] == "Metaspace":
+        out["prepend_scheme"] = "never"
+    if "add_prefix_space" in part:
+        out["add_prefix_space"] = False
+    return out
 
 
 def _check_marks(id: str, turns: Sequence[Turn], images: Sequence[ImageRef]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
 from bunny.core.errors import UserError
@@ -26,9 +27,10 @@ def set_learning(model: nn.Module, section: StageSection) -> Any:
         if section.language_model == "full" and (LANGUAGE_MODEL in name or "lm_head." in name):
             parameter.requires_grad_(True)
         if section.projector == "train" and PROJECTOR in name:
-            parameter.requires_grad_(".linear_0." not in name or "linear_0" in getattr(_projector(model), "order", ""))
+            parameter.requires_grad_(True)
         if section.vision_tower == "train" and TOWER in name:
             parameter.requires_grad_(True)
+    _rest_unused(model, section)
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         raise UserError("nothing learns in this stage", fix="set projector: train or language_model: lora | full")
     if section.gradient_checkpointing:
@@ -36,8 +38,27 @@ def set_learning(model: nn.Module, section: StageSection) -> Any:
     return trained
 
 
-def _projector(model: nn.Module) -> nn.Module:
-    return model.get_submodule("model.multi_modal_projector")
+def _rest_unused(model: Any, section: StageSection) -> None:
+    """Freeze what no picture token depends on: pooling heads, last norms, spare projector layers.
+
+    It would get no gradient, and distributed training waits for every gradient that was promised.
+    """
+    inner, vision = model.model, model.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    first = next(inner.vision_tower.parameters())
+    if section.projector == "train":
+        features = first.new_zeros(1, patches, vision.hidden_size)
+        _freeze_unused(inner.multi_modal_projector, inner.multi_modal_projector(features))
+    if section.vision_tower == "train":
+        blank = first.new_zeros(1, 3, vision.image_size, vision.image_size)
+        _freeze_unused(inner.vision_tower, inner.tower_features(blank))
+
+
+def _freeze_unused(part: nn.Module, output: torch.Tensor) -> None:
+    parameters = list(part.parameters())
+    gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True) if parameters else ()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 def _with_adapters(model: nn.Module, section: StageSection) -> Any:

@@ -7,6 +7,7 @@ same rows would take without sharing.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
         self.metrics = Metrics(folder)
         self.name, self.steps, self.trainer = name, steps, trainer
         self.board = _tensorboard(folder)
+        self._open = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._context = meter(self.name, self.steps)
-        self._bar = self._context.__enter__()
+        self._bar = self._open.enter_context(meter(self.name, self.steps))
         if state.global_step:
             log.info("%s: goes on after step %d", self.name, state.global_step)
             self._bar.advance(state.global_step)
@@ -55,8 +56,9 @@ class StepMeter(TrainerCallback):  # type: ignore[misc]  # transformers is untyp
                     self.board.add_scalar(f"{self.name}/{key}", value, state.global_step)
         self._bar.advance(note=f"loss {logs['loss']:.3f}, {row['tokens_per_second']:.0f} tokens/s")
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._context.__exit__(None, None, None)
+    def close(self) -> None:
+        """Take the progress bar down, also when training was cut short."""
+        self._open.close()
         if self.board is not None:
             self.board.close()
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
@@ -68,7 +71,8 @@ def train_stage(
         trainer.remove_callback(transformers.PrinterCallback)  # the meter tells the same, in one line
         trainer.add_callback(meter)
         started = time.monotonic()
-        trainer.train_on(last_checkpoint(folder))
+        with closing(meter):
+            trainer.train_on(last_checkpoint(folder))
     seconds = time.monotonic() - started
     draw_loss(meter.metrics.read(), folder / "loss.png", name)
     learning.eval()
@@ -114,6 +118,7 @@ def arguments(section: StageSection, folder: Path, steps: int, seed: int) -> tra
         warmup_steps=math.ceil(section.warmup_ratio * steps),
         max_grad_norm=section.max_grad_norm,
         bf16=section.precision == "bf16",
+        use_cpu=not torch.accelerator.is_available(),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=section.save_every_steps,
@@ -134,17 +139,19 @@ def write_done(folder: Path, facts: dict[str, Any]) -> None:
 
 
 class seeded:
-    """Torch's randomness from the recipe's seed (LoRA initialisation, dropout), restored afterwards."""
+    """Torch's randomness from the recipe's seed (LoRA initialisation, dropout); all states restored afterwards."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def __enter__(self) -> None:
-        self.state = torch.random.get_rng_state()
+        self.states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
         torch.manual_seed(self.seed)
 
     def __exit__(self, *error: object) -> None:
-        torch.random.set_rng_state(self.state)
+        random.setstate(self.states[0])  # Trainer seeds all three
+        np.random.set_state(self.states[1])
+        torch.random.set_rng_state(self.states[2])
 
 
 def projector_state(model: nn.Module) -> dict[str, torch.Tensor]:

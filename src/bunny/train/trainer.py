@@ -87,6 +87,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             sampler=sampler,
             collate_fn=_only,
             num_workers=self.args.dataloader_num_workers,
+            generator=torch.Generator(),  # else it draws from dropout's stream: a resumed run would drop other units
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
@@ -106,7 +107,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 loss = model(packed=self._on_device(batch, pixels)) / whole
             if not torch.isfinite(loss):
                 raise UserError(
-                    f"step {self.state.global_step + 1}: the loss is {float(loss)}; samples: {', '.join(batch.rows)}",
+                    f"step {self.state.global_step + 1}: the loss is {loss.item()}; samples: {', '.join(batch.rows)}",
                     fix="look at these samples or lower the learning rate; the last checkpoint is kept",
                 )
             self.accelerator.backward(loss)

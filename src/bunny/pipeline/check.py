@@ -1,0 +1,55 @@
+"""What a run would trip over in its last stage, found before its first.
+
+In: a recipe. Out: nothing, or a `UserError` in one line. Nothing is loaded and no network is asked: names of templates,
+projectors and bundled models, and files that training and evaluation read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bunny.core.errors import UserError
+from bunny.core.recipe import Recipe, check_blocks
+
+FILE_KEYS = ("path", "words", "images")
+"""Settings of a block that name a file or folder, in the blocks that come with Bunny."""
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise UserError for a block, name or file of the recipe that is not there."""
+    from bunny.model.bundled import check_reference
+    from bunny.model.projector import check_kind
+    from bunny.text.template import Template
+
+    check_blocks(recipe, recipe.name)
+    for reference in (recipe.model.language_model, recipe.model.vision_tower):
+        check_reference(reference)
+    check_kind(recipe.model.projector)
+    for template in (recipe.model.template, recipe.align.template, recipe.tune.template):
+        if template is not None:
+            Template.named(template)
+    for where, path in _files(recipe):
+        if not path.exists():
+            raise UserError(f"{where}: {path}: no such file or folder", fix="correct it in the recipe or make the file")
+
+
+def _files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    """(place in the recipe, path) of the files that stages after curation read; patterns are left to their readers."""
+    for name, section in (("align", recipe.align), ("tune", recipe.tune)):
+        if section.start_projector:
+            yield f"{name}.start_projector", recipe.locate(section.start_projector)
+        for number, block in enumerate(section.data):
+            yield from _named(f"{name}.data.{number}", block, recipe)
+    for number, block in enumerate(recipe.evaluate.tasks):
+        yield from _named(f"evaluate.tasks.{number}", block, recipe)
+
+
+def _named(where: str, block: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    if ":" in str(block.get("use")):
+        return  # code from outside: its settings may mean anything
+    for key in FILE_KEYS:
+        value = block.get(key)
+        if isinstance(value, str) and value and not set(value) & set("*?["):
+            yield f"{where}.{key}", recipe.locate(value)
