@@ -120,7 +120,9 @@ def test_a_row_starts_with_the_ids_of_its_inference_prompts(case: Case, talk: st
             prompt = writer.prompt(before.turns, before.images)
             assert row.ids[: len(prompt)].tolist() == prompt
             ends.append(len(prompt))
-    assert [start for start, _ in spans(row.labels.tolist())] == ends  # what is learnt begins exactly where the model begins to speak
+    assert [
+        start for start, _ in spans(row.labels.tolist())
+    ] == ends  # what is learnt begins exactly where the model begins to speak
 
 
 @each
@@ -160,9 +162,7 @@ def test_any_conversation_keeps_its_words_labels_and_prompts(case: Case, talk: l
     turns = tuple(turn for ask, answer in talk for turn in (Turn("user", ask), Turn("assistant", answer)))
     turns = tuple(Turn(turn.role, turn.text.replace(IMAGE_MARK, "")) for turn in turns)
     row = writer.row(sample(turns))
-    assert said(writer, row) == [
-        wrap.gap + turn.text + wrap.end for turn in turns if turn.role == "assistant"
-    ]
+    assert said(writer, row) == [wrap.gap + turn.text + wrap.end for turn in turns if turn.role == "assistant"]
     prompt = writer.prompt(turns[:1])
     assert row.ids[: len(prompt)].tolist() == prompt
 

@@ -80,7 +80,7 @@ def ids_of(maker: Generator, requests: Sequence[Request], settings: GenerationSe
 
 def padded(maker: Generator, requests: Sequence[Request], settings: GenerationSettings) -> list[list[int]]:
     """The same without sharing: equal pictures in other tuples."""
-    return ids_of(maker, [Request(r.turns, tuple(list(r.images))) for r in requests], settings)
+    return ids_of(maker, [Request(r.turns, (*r.images,)) for r in requests], settings)
 
 
 @pytest.mark.parametrize("how", SETTINGS)
@@ -183,7 +183,14 @@ def open_picture(ref: ImageRef) -> Image.Image:
 
 def test_an_unreadable_picture_is_an_answer_with_an_error(parts: Path) -> None:
     answerer = ModelAnswerer(generator(parts), "tiny", open_picture, SETTINGS["greedy"], batch_rows=2)
-    refs = [(ImageRef("1"),), (ImageRef("bad"),), (), (ImageRef("1"),), (ImageRef("1"),), (ImageRef("2"), ImageRef("1"))]
+    refs = [
+        (ImageRef("1"),),
+        (ImageRef("bad"),),
+        (),
+        (ImageRef("1"),),
+        (ImageRef("1"),),
+        (ImageRef("2"), ImageRef("1")),
+    ]
     questions = [Question(f"q{n}", f"what {n}?", images, ("x",)) for n, images in enumerate(refs)]
     answers = {answer.id: answer for answer in answerer.answer(questions)}
     assert sorted(answers) == [question.id for question in questions]

@@ -152,7 +152,7 @@ def test_a_missing_or_unread_tensor_of_a_saved_bunny_is_an_error(parts: Path, tm
     model.save_pretrained(tmp_path / "whole")
     processor.save_pretrained(tmp_path / "whole")
     folder = spoilt(tmp_path, tmp_path / "spoilt", "whole", change)
-    with pytest.raises(UserError, match="1 (missing|unexpected) keys"):
+    with pytest.raises(UserError, match=r"1 (missing|unexpected) keys"):
         load(folder)
 
 
@@ -161,7 +161,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
     assert "\n" not in str(error.value)
     section = ModelSection(language_model=str(tmp_path / "x"), vision_tower=str(tmp_path / "y"))
-    with pytest.raises(UserError, match="cannot load .*/y") as error:
+    with pytest.raises(UserError, match=r"cannot load .*/y") as error:
         build(section, {}, "", 0)
     assert "\n" not in str(error.value)
 

@@ -31,7 +31,9 @@ def among_added_tokens_only() -> Tokenizer:
 
 
 def unigram() -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram([("?", 0.0), ("a", -1.0), ("<extra_id_0>", -9.0), ("b", -1.0), ("c", -1.0)], 0))
+    tokenizer = Tokenizer(
+        models.Unigram([("?", 0.0), ("a", -1.0), ("<extra_id_0>", -9.0), ("b", -1.0), ("c", -1.0)], 0)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return tokenizer
 
@@ -45,7 +47,9 @@ def test_a_reserved_token_is_renamed_and_nothing_else_moves(make: Any) -> None:
     (old,) = set(before) - set(after)
     assert set(after) - set(before) == {"<image>"}
     assert before[old] == after["<image>"] == id
-    assert {token: n for token, n in before.items() if token != old} == {t: n for t, n in after.items() if t != "<image>"}
+    assert {token: n for token, n in before.items() if token != old} == {
+        t: n for t, n in after.items() if t != "<image>"
+    }
     assert claimed("a<image><image>b").input_ids == [*tokenizer("a").input_ids, id, id, *tokenizer("b").input_ids]
     assert tokenizer.get_vocab() == before
 

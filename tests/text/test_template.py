@@ -39,7 +39,9 @@ def test_the_blank_before_an_answer_is_learnt_where_it_is_a_token_of_its_own() -
     writer = Writer(Template.named("bunny"), tokenizer, 999, 1)
     row = writer.row(Sample("s", (), (Turn("user", "x"), Turn("assistant", "Éa"))))
     first = next(i for i, label in enumerate(row.labels.tolist()) if label >= 0)
-    assert tokenizer.convert_ids_to_tokens(int(row.ids[first])) == "Ġ"  # the model has to write it: the prompt ends at ":"
+    assert (
+        tokenizer.convert_ids_to_tokens(int(row.ids[first])) == "Ġ"
+    )  # the model has to write it: the prompt ends at ":"
 
 
 def test_the_writer_leaves_the_tokenizer_as_it_was() -> None:

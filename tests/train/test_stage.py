@@ -159,7 +159,7 @@ def gradients(parts: Path, folder: Path, **changes: Any) -> dict[str, torch.Tens
     return {name: p.grad.clone() for name, p in learning.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"tokens_per_pass": 40}, {"workers": 0}])
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"tokens_per_pass": 40}])
 def test_how_a_step_is_computed_does_not_change_its_gradients(
     parts: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -173,7 +173,9 @@ def test_how_a_step_is_computed_does_not_change_its_gradients(
 
 def test_half_precision_keeps_the_weights_whole(parts: Path, tmp_path: Path) -> None:
     half = train(parts, tmp_path / "half", precision="bf16", vision_tower="train")
-    assert {tensor.dtype for tensor in half.model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+    assert {tensor.dtype for tensor in half.model.state_dict().values() if tensor.is_floating_point()} == {
+        torch.float32
+    }
     train(parts, tmp_path / "whole", vision_tower="train")
     one, two = metrics(tmp_path / "half"), metrics(tmp_path / "whole")
     assert one[0]["loss"] != two[0]["loss"]  # it was computed in bfloat16 indeed
@@ -196,7 +198,7 @@ def test_training_leaves_the_callers_randomness_and_attention_alone(parts: Path,
 
 
 def test_a_loss_that_is_no_number_names_its_samples(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="step [23]: the loss is (nan|inf); samples: s") as error:
+    with pytest.raises(UserError, match=r"step [23]: the loss is (nan|inf); samples: s") as error:
         train(parts, tmp_path, learning_rate=1e30, projector_learning_rate=1e30, warmup_ratio=0, max_grad_norm=1e30)
     assert "\n" not in str(error.value)
 
@@ -265,7 +267,9 @@ def rows_of(count: int) -> list[TokenRow]:
     ("rows", "size", "epochs", "most", "steps"),
     [(10, 4, 1, None, 3), (10, 4, 2, None, 6), (10, 4, 0.5, None, 2), (10, 4, 9, 5, 5), (3, 8, 1, None, 1)],
 )
-def test_the_plan_goes_through_the_rows_in_order(rows: int, size: int, epochs: float, most: int | None, steps: int) -> None:
+def test_the_plan_goes_through_the_rows_in_order(
+    rows: int, size: int, epochs: float, most: int | None, steps: int
+) -> None:
     plan = plan_steps(rows_of(rows), section(rows_per_step=size, epochs=epochs, max_steps=most))
     assert len(plan) == steps
     seen = [row.id for step in plan for row in step]

@@ -1,6 +1,6 @@
 """A Bunny as an `Answerer`: what evaluation asks.
 
-In: questions. Out: answers. Questions about the same pictures are answered together behind one picture prefix; an
+In: questions. Out: answers. Questions about the same pictures are answered behind one copy of what they share; an
 unreadable picture gives an answer with `error` set, never a guess.
 """
 
@@ -36,23 +36,29 @@ class ModelAnswerer:
         return self._name
 
     def answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
-        """One answer per question, grouped by pictures, text-only questions sorted by length."""
+        """One answer per question: whole pictures together, `batch_rows` questions at a time, short ones first."""
         groups: dict[tuple[ImageRef, ...], list[Question]] = {}
-        for question in questions:
+        for question in sorted(questions, key=lambda question: len(question.prompt)):
             groups.setdefault(question.images, []).append(question)
-        for refs, group in groups.items():
-            group.sort(key=lambda question: len(question.prompt))
+        batch: list[tuple[Question, tuple[Any, ...]]] = []
+        for refs in sorted(groups, key=len):  # text-only questions are not padded into a picture's batch
             try:
                 pictures = tuple(self.open_image(ref) for ref in refs)
             except UserError as error:
-                yield from (Answer(question.id, "", error=str(error)) for question in group)
+                yield from (Answer(question.id, "", error=str(error)) for question in groups[refs])
                 continue
-            for start in range(0, len(group), self.batch_rows):
-                yield from self._batch(group[start : start + self.batch_rows], pictures)
+            for question in groups[refs]:
+                if len(batch) == self.batch_rows or (batch and len(batch[0][1]) != len(pictures)):
+                    yield from self._batch(batch)
+                    batch = []
+                batch.append((question, pictures))
+        if batch:
+            yield from self._batch(batch)
 
-    def _batch(self, questions: list[Question], pictures: tuple[Any, ...]) -> Iterator[Answer]:
-        marks = f"{IMAGE_MARK}\n" * len(pictures)
-        requests = [Request((Turn("user", marks + question.prompt),), pictures) for question in questions]
-        texts = self.generator.answer(requests, self.settings)
-        for question, text in zip(questions, texts, strict=True):
+    def _batch(self, batch: list[tuple[Question, tuple[Any, ...]]]) -> Iterator[Answer]:
+        requests = [
+            Request((Turn("user", f"{IMAGE_MARK}\n" * len(pictures) + question.prompt),), pictures)
+            for question, pictures in batch
+        ]
+        for (question, _), text in zip(batch, self.generator.answer(requests, self.settings), strict=True):
             yield Answer(question.id, text)

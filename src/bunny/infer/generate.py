@@ -42,15 +42,17 @@ class Generator:
     def answer(self, requests: Sequence[Request], settings: GenerationSettings) -> list[str]:
         """One answer per request, computed as one batch.
 
-        Requests about the same pictures (the same tuple) share the prefix up to the last picture token, if their words
-        before it are the same too.
+        Requests about the same pictures (the same tuple) share the beginning up to the last picture token, if their
+        words before it are the same too; all beginnings of one length are read together.
         """
         prompts = [self._ids(request) for request in requests]
-        groups = {id(request.images): request.images for request in requests}
-        (pictures, *others) = groups.values()
-        cut = self._shared(prompts)
-        if pictures and not others and cut and len(requests) > 1 and settings.num_beams == 1:
-            return self._behind_prefix(prompts, cut, pictures, settings)
+        rows: dict[int, list[int]] = {}
+        for row, request in enumerate(requests):
+            rows.setdefault(id(request.images), []).append(row)
+        groups = list(rows.values())
+        cuts = {self._shared([prompts[row] for row in group]) for group in groups}
+        if len(groups) < len(requests) and len(cuts) == 1 and 0 not in cuts and settings.num_beams == 1:
+            return self._behind_prefixes(prompts, groups, cuts.pop(), requests, settings)
         return self._padded(prompts, [picture for r in requests for picture in r.images], settings)
 
     def _shared(self, prompts: list[list[int]]) -> int:
@@ -117,22 +119,31 @@ class Generator:
             wanted = tokens[[order[id(picture)] for picture in pictures]].flatten(0, 1).to(embeds.dtype)
             return embeds.masked_scatter((ids == self.model.config.image_token_id)[..., None], wanted)  # type: ignore[no-any-return]
 
-    def _behind_prefix(
-        self, prompts: list[list[int]], cut: int, pictures: Sequence[Any], settings: GenerationSettings
+    def _behind_prefixes(
+        self,
+        prompts: list[list[int]],
+        groups: list[list[int]],
+        cut: int,
+        requests: Sequence[Request],
+        settings: GenerationSettings,
     ) -> list[str]:
-        """One pass over the shared beginning with its pictures, then all questions behind copies of its cache."""
+        """One pass over every group's beginning with its pictures, then all rows behind copies of their cache."""
         from transformers import DynamicCache
 
-        prefix = torch.tensor([prompts[0][:cut]])
+        prefixes = torch.tensor([prompts[group[0]][:cut] for group in groups])  # (G, cut)
+        pictures = [picture for group in groups for picture in requests[group[0]].images]
         with torch.inference_mode():
             cache = self.model(
-                **self._to_device({"input_ids": prefix, **self._pixels(pictures)}),
+                **self._to_device({"input_ids": prefixes, **self._pixels(pictures)}),
                 past_key_values=DynamicCache(config=self.model.config.text_config),
                 logits_to_keep=1,
             ).past_key_values
-        cache.batch_repeat_interleave(len(prompts))
+            owner = torch.empty(len(prompts), dtype=torch.long)
+            for number, group in enumerate(groups):
+                owner[group] = number
+            cache.batch_select_indices(owner.to(self.model.device))
         rest, rest_mask = self._left_padded([prompt[cut:] for prompt in prompts])
-        ids = torch.cat([prefix.expand(len(prompts), -1), rest], dim=1)
+        ids = torch.cat([prefixes[owner], rest], dim=1)
         mask = torch.cat([torch.ones(len(prompts), cut, dtype=torch.long), rest_mask], dim=1)
         return self._generate({"input_ids": ids, "attention_mask": mask, "past_key_values": cache}, settings)
 

@@ -201,7 +201,7 @@ def _left_on_purpose(key: str, config: Any) -> bool:
     """Whether a tensor of the folder belongs to what a tower leaves out: dead layer, pooling head, text half."""
     block = re.search(r"\.layers\.(\d+)\.", key)
     if block is not None and config.model_type in DEAD_LAYER_TOWERS:
-        return int(block.group(1)) >= config.num_hidden_layers
+        return bool(int(block.group(1)) >= config.num_hidden_layers)
     return bool(OTHER_HALF.search(key))
 
 
