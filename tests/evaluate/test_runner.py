@@ -109,8 +109,8 @@ def test_results_hold_baselines_and_paired_gains() -> None:
     outcome = evaluate(Colours(), Stub(gold), baselines={"red": Stub(lambda _: "red", "always red")})
     tree = json.loads(json.dumps(outcome.as_json()))
     assert (tree["score"], tree["n"], tree["clusters"]) == (100, 12, 4)
-    assert tree["baselines"]["red"]["score"] == 50
-    assert set(tree["baselines"]["red"]) == {"score", "low", "high"}
+    assert tree["baselines"] == {"red": 50}
+    assert set(tree["baseline_intervals"]["red"]) == {"score", "low", "high"}
     assert tree["gains"]["red"]["score"] == 50
     assert outcome.baselines["red"].answerer == "always red"
 

@@ -30,7 +30,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -> None:
     """The end of a run: scores with their intervals beside the baselines, minutes per stage, paths, what to try next.
 
-    content: what `results.json` holds (`tasks`, `seconds`, `model`; `report`, `picture` and `question` where known).
+    content: what `results.json` holds (`tasks`, `seconds`, `model`; `report` and `chat` where known).
     """
     tasks: Mapping[str, Any] = content.get("tasks", {})
     names = list(dict.fromkeys(name for task in tasks.values() for name in task.get("baselines", {})))
@@ -51,7 +51,7 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
             typer.echo(f"{name:<8} {content[name]}")
     typer.echo(f"figures  {folder / 'results.json'}")
     if content.get("model") and model_hint:
-        first = next(iter(content.get("chat", ())), {})
+        first: Mapping[str, str] = next(iter(content.get("chat", ())), {})
         picture, question = first.get("picture", "PICTURE"), first.get("question", "What is this?")
         typer.echo(f'\nTry next: bunny chat {content["model"]} {picture} "{question}"')
 

@@ -110,7 +110,7 @@ class EvaluateSection(Section):
     """Held-out benchmarks."""
 
     tasks: list[Block]  # {use: easy_vqa | picture_yes_no | …}
-    baselines: tuple[Literal["majority", "blind", "untrained"], ...] = ("majority", "blind", "untrained")
+    baselines: tuple[Literal["majority", "blind", "untrained", "shuffled"], ...] = ("majority", "blind", "untrained")
     max_new_tokens: int = Field(128, gt=0)
     batch_rows: int = Field(32, gt=0, description="questions answered together")
     chats: int = Field(0, ge=0, description="pictures of the last task that are also asked an open question")

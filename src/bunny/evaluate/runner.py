@@ -42,14 +42,18 @@ class Outcome:
         return {name: difference(self.result, other.result) for name, other in self.baselines.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """What goes into `results.json` under the benchmark's name. All intervals are {score, low, high}."""
+        """What goes into `results.json` under the benchmark's name.
+
+        `baselines` are scores; `baseline_intervals`, `gains` and `scores` are {score, low, high} each.
+        """
         result = self.result
         return {
             **_interval(result.headline),
             "n": result.n,
             "clusters": result.clusters,
             "answerer": self.answerer,
-            "baselines": {name: _interval(value) for name, value in result.baselines.items()},
+            "baselines": {name: value.score for name, value in result.baselines.items()},
+            "baseline_intervals": {name: _interval(value) for name, value in result.baselines.items()},
             "gains": {name: _interval(value) for name, value in self.gains().items()},
             "scores": {name: _interval(value) for name, value in result.scores.items()},
             "statuses": dict(result.statuses),

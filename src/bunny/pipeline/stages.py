@@ -142,6 +142,8 @@ def score_folder(
             beside["blind"] = evaluation.Blind(answerer)
         if untrained is not None:
             beside["untrained"] = untrained
+        if "shuffled" in baselines:
+            beside["shuffled"] = evaluation.shuffled(answerer, benchmark.questions(), seed)
         outcomes.append(evaluation.evaluate(benchmark, answerer, baselines=beside, cache=cache, settings=settings))
     report.write(folder, outcomes, _thumbnail)
     return {"tasks": report.as_json(outcomes), "chat": _chat(answerer, benchmarks[-1].questions(), folder, chats, seed)}

@@ -115,6 +115,17 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             self.tokens_seen += len(batch.ids)
         return total
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """The gradient's norm, clipped. A finite loss can have a gradient that is not: it never reaches the weights."""
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
+            rows = [row.id for row in self.train_dataset.plan[self.state.global_step]]
+            raise UserError(
+                f"step {self.state.global_step + 1}: the gradient is not finite; samples: {', '.join(rows)}",
+                fix="look at these samples or lower the learning rate; the last checkpoint is kept",
+            )
+        return norm
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
         return list(itertools.islice(epoch_iterator, num_batches)), None
 
