@@ -14,7 +14,7 @@ from PIL import Image
 from bunny.core.errors import UserError
 from bunny.core.types import ImageRef
 from bunny.data.containers import ImageError
-from bunny.data.images import decode, image_format, image_size, mean_fill, open_image, pad_to_square, sha256, square
+from bunny.data.images import decode, image_format, image_size, open_image, sha256
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -229,18 +229,3 @@ def test_sha256_tells_bytes_apart_not_pixels(tmp_path: Path) -> None:
     same = saved(tmp_path, encoded(noise()), "b.png")
     other = saved(tmp_path, encoded(noise(), compress_level=1), "c.png")
     assert sha256(one) == sha256(same) != sha256(other)
-
-
-@pytest.mark.parametrize("size", [(5, 2), (2, 5), (4, 4), (7, 2)])
-def test_padding_equals_the_originals_expand2square(size: tuple[int, int]) -> None:
-    image, fill = noise(*size), mean_fill((0.5, 0.5, 0.5))
-    width, height = size
-    side = max(size)
-    expected = np.full((side, side, 3), fill, np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    expected[top : top + height, left : left + width] = image
-    assert np.array_equal(pad_to_square(image, fill), expected)
-
-
-def test_square_squashes() -> None:
-    assert square(noise(40, 24), 16).size == (16, 16)

@@ -12,7 +12,6 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -72,35 +71,6 @@ def image_format(data: bytes, where: str = "picture") -> str:
 def sha256(ref: ImageRef) -> str:
     """Hex digest of the encoded bytes: equal only for byte-equal pictures. Raises ImageError."""
     return hashlib.sha256(image_bytes(ref)).hexdigest()
-
-
-def mean_fill(mean: Sequence[float]) -> tuple[int, int, int]:
-    """The original's padding colour: `int(mean * 255)` per channel of an image processor's mean.
-
-    >>> mean_fill((0.48145466, 0.4578275, 0.40821073)), mean_fill((0.5, 0.5, 0.5))
-    ((122, 116, 104), (127, 127, 127))
-    """
-    red, green, blue = (int(channel * 255) for channel in mean)
-    return red, green, blue
-
-
-def pad_to_square(image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
-    """The picture in the middle of a square of its longer side, offsets rounded down, the rest in `fill`.
-
-    Equal to the original's `expand2square`. fill: RGB 0..255, see `mean_fill`.
-    """
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    canvas = Image.new("RGB", (side, side), fill)
-    canvas.paste(image, ((side - width) // 2, (side - height) // 2))
-    return canvas
-
-
-def square(image: Image.Image, side: int) -> Image.Image:
-    """The picture squashed to side x side pixels, bicubic, aspect not kept (the original's `image_aspect: square`)."""
-    return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 @lru_cache(maxsize=1)
