@@ -20,4 +20,12 @@ def register() -> None:
         importlib.import_module(name)
 
 
+def quiet() -> None:
+    """Turn transformers' chatter and bars off: what goes wrong in a load is raised, and long work has bars of ours."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 register()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -25,9 +24,9 @@ from transformers import (
     AutoTokenizer,
 )
 
-import bunny.model
 from bunny.core.errors import UserError
 from bunny.core.recipe import ModelSection
+from bunny.model import quiet
 from bunny.model.bundled import resolve
 from bunny.model.config import BunnyConfig
 from bunny.model.image_token import claim_image_token
@@ -45,7 +44,7 @@ OTHER_HALF = re.compile(r"^(text_model|logit_scale|logit_bias|text_projection|vi
 
 def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
     """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
-    _prepare()
+    quiet()
     tower, image_processor = load_tower(section.vision_tower, section.image_size)
     _check_layer(tower, section)
     language_model, tokenizer = load_language_model(section.language_model)
@@ -119,7 +118,7 @@ def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: 
 
 def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     """(model, processor) of a saved Bunny folder, in float32, for inference. Raises UserError if it is not one."""
-    _prepare()
+    quiet()
     if not (Path(path) / "config.json").exists():
         raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
     try:
@@ -179,7 +178,7 @@ def _fresh_projector(config: BunnyConfig, seed: int) -> nn.Module:
 
 def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]:
     """(vision tower without a dead last layer, image processor) of a folder, hub name or `bundled:` name."""
-    _prepare()
+    quiet()
     folder = resolve(reference)
     with _reading(reference):
         config = AutoConfig.from_pretrained(folder)
@@ -222,13 +221,6 @@ def load_language_model(reference: str) -> tuple[Any, Any]:
     if not tokenizer.is_fast:
         raise UserError(f"{reference}: a fast tokenizer is needed (tokenizer.json)")
     return model.eval(), tokenizer
-
-
-def _prepare() -> None:
-    """Bunny's classes known to transformers; its chatter off (what goes wrong is raised, see `_nothing_lost`)."""
-    bunny.model.register()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _nothing_lost(where: str, info: dict[str, Any]) -> None:

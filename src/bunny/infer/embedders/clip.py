@@ -14,6 +14,7 @@ from pydantic import Field
 from bunny.core.errors import UserError
 from bunny.core.recipe import Section
 from bunny.core.types import Embedded, FloatArray
+from bunny.model import quiet
 
 
 class Clip(Section):
@@ -84,6 +85,7 @@ class Clip(Section):
         return model.eval().to(device)
 
     def _loaded(self, kind: Any) -> Any:
+        quiet()
         try:
             return kind.from_pretrained(self.model)
         except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from bunny.core.recipe import Section
 from bunny.core.types import Embedded, FloatArray
+from bunny.model import quiet
 from bunny.model.bundled import package_folder
 
 WHITE = (255, 255, 255)
@@ -102,6 +103,7 @@ class SentenceModel:
     def __init__(self, folder: Path, batch: int) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        quiet()
         self.batch = batch
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
