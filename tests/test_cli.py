@@ -320,7 +320,19 @@ def test_piped_json_is_one_answer_per_line(bunny: Bunny, pipeline: Pipeline) -> 
     assert [json.loads(line) for line in lines] == [{"answer": "1: a 0"}, {"answer": "2: b 0"}]
 
 
-def test_wrong_commands_in_a_conversation_do_not_end_it(bunny: Bunny, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("line", ["/image gone.png", "/dance"])
+def test_a_wrong_command_in_a_pipe_ends_it_before_an_answer_about_something_else(
+    bunny: Bunny, pipeline: Pipeline, line: str
+) -> None:
+    ran = bunny("chat", "model", text=f"first\n{line}\nhello\n")
+    assert ran.exit_code == 2
+    assert ran.stdout == "1: first 0\n"
+
+
+def test_wrong_commands_at_a_terminal_do_not_end_the_conversation(
+    bunny: Bunny, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk, "at_terminal", lambda: True)
     ran = bunny("chat", "model", text="/image gone.png\n/dance\nhello\n")
     assert ran.stdout == "1: hello 0\n"
     assert "gone.png: no such picture" in ran.stderr

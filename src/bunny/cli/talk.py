@@ -79,9 +79,9 @@ def converse(model: str, pictures: list[str], settings: GenerationSettings, json
             talk.reset()
             waiting = []
         elif word == "/image":
-            waiting += _picture(rest.strip().strip("\"'"))  # quoted, as terminals paste paths
+            waiting += _picture(rest.strip().strip("\"'"), terminal)  # quoted, as terminals paste paths
         elif word.startswith("/"):
-            typer.echo(f"unknown: {word}. {HELP}", err=True)
+            _object(f"unknown: {word}", HELP, terminal)
         else:
             try:
                 _say(talk.ask(line, waiting), json_lines)
@@ -118,12 +118,19 @@ def _typed() -> str:
         return ""
 
 
-def _picture(path: str) -> list[str]:
+def _picture(path: str, terminal: bool) -> list[str]:
     """The picture as a list of one, or of none with a word to the user."""
     if _is_file(path):
         return [path]
-    typer.echo(f"{path or 'nothing'}: no such picture", err=True)
+    _object(f"{path or 'nothing'}: no such picture", "give the path of a picture file", terminal)
     return []
+
+
+def _object(what: str, fix: str, terminal: bool) -> None:
+    """Say what is wrong with a line. In a pipe nobody would see it, and later answers would be about other pictures."""
+    if not terminal:
+        raise UserError(what, fix=fix)
+    typer.echo(f"{what}. {fix}", err=True)
 
 
 def _say(pieces: Iterator[str], json_lines: bool) -> None:
