@@ -77,11 +77,16 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
 
 
 def test_overrides_change_nested_values_and_list_items(tmp_path: Path) -> None:
-    overrides = ["tune.lora.r=64", "curate.steps.0.above=0.8", "model.s2_scales=[384, 768]", "align.max_steps=null"]
+    overrides = [
+        "tune.lora.r=64",
+        "curate.steps.0.above=0.8",
+        "evaluate.baselines=[blind, shuffled]",
+        "align.max_steps=null",
+    ]
     recipe = Recipe.load(write(tmp_path, TREE), overrides)
     assert recipe.tune.lora.r == 64
     assert recipe.curate.steps[0] == {"use": "dedup", "above": 0.8}
-    assert recipe.model.s2_scales == (384, 768)
+    assert recipe.evaluate.baselines == ("blind", "shuffled")
 
 
 def test_an_override_fills_a_section_that_is_empty_in_the_file(tmp_path: Path) -> None:

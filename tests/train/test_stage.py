@@ -134,13 +134,13 @@ def test_the_schedule_is_the_originals_cosine(parts: Path, tmp_path: Path) -> No
 
 
 def test_figures_and_the_loss_curve_are_written_and_the_loss_falls(parts: Path, tmp_path: Path) -> None:
-    train(parts, tmp_path, max_steps=30, save_every_steps=100)
+    trained = train(parts, tmp_path, max_steps=30, save_every_steps=100)
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == list(range(1, 31))
     assert {"loss", "grad_norm", "seconds", "samples_per_second", "tokens_per_second"} <= rows[0].keys()
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert json.loads((tmp_path / "stage.json").read_text())["steps"] == 30
+    assert trained.facts["steps"] == 30
 
 
 def gradients(parts: Path, folder: Path, **changes: Any) -> dict[str, torch.Tensor]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +56,7 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
     if content.get("model") and model_hint:
         first: Mapping[str, str] = next(iter(content.get("chat", ())), {})
         picture, question = first.get("picture", "PICTURE"), first.get("question", "What is this?")
-        typer.echo(f'\nTry next: bunny chat {content["model"]} {picture} "{question}"')
+        typer.echo(f'\nTry next: {_command()} chat {content["model"]} {picture} "{question}"')
 
 
 def plan(stages: Sequence[Mapping[str, Any]]) -> None:
@@ -74,6 +77,13 @@ def facts(content: Mapping[str, Any], indent: int = 0) -> None:
             facts(value, indent + 1)
         else:
             typer.echo(f"{pad}{key}: {value}")
+
+
+def _command() -> str:
+    """How this program was started, so that the next command works as printed; `make` leaves `bunny` off the path."""
+    if shutil.which("bunny") or Path(sys.argv[0]).name != "bunny":
+        return "bunny"
+    return os.path.relpath(sys.argv[0])
 
 
 def _task_row(name: str, task: Mapping[str, Any], baselines: Sequence[str]) -> list[str]:

@@ -63,7 +63,6 @@ class ModelSection(Section):
     image_aspect: Literal["pad", "square"] = "pad"  # pad to a square with the mean colour, or squash
     image_size: int | None = Field(None, gt=0, description="pixels; default: the tower's own")
     vision_feature_layer: int = -1  # after the tower has been trimmed to the layers it needs
-    s2_scales: tuple[int, ...] = ()  # pixels per scale; empty = single scale
 
 
 class LoraSection(Section):

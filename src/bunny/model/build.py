@@ -63,7 +63,6 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
         vision_config=copy.deepcopy(tower.config),
         text_config=copy.deepcopy(language_model.config),
         projector_type=section.projector,
-        s2_scales=list(section.s2_scales) or None,
         image_token_index=image_token_id,
         image_seq_length=tokens,
         vision_feature_layer=section.vision_feature_layer,

@@ -9,14 +9,12 @@ class BunnyConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
     """Vision tower, projector and language model of a Bunny.
 
     projector_type: `linear`, `mlpNx_gelu`, `spp_v1|v2|v3`, `minigpt`, `vanilla`, `identity` (names of the original).
-    s2_scales: picture sizes in pixels of S2 multi-scale features, empty for a single scale.
     image_seq_length: tokens one picture takes, after the projector. The other fields are LlavaConfig's.
     """
 
     model_type = "bunny"
 
     projector_type: str = "mlp2x_gelu"
-    s2_scales: list[int] | None = None
 
 
 AutoConfig.register("bunny", BunnyConfig, exist_ok=True)

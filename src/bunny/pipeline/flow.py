@@ -65,7 +65,7 @@ def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact]
         "curate": lambda folder: stages.curate(recipe, folder),
         "align": lambda folder: stages.align(recipe, folder, made["curate"]),
         "tune": lambda folder: stages.tune(recipe, folder, made["curate"], made["align"]),
-        "evaluate": lambda folder: stages.evaluate(recipe, folder, made["tune"], made["align"]),
+        "evaluate": lambda folder: stages.evaluate(recipe, folder, made["tune"]),
     }[stage]
     marks = {name: artifact.fingerprint for name, artifact in made.items()}
     return store.make(FOLDERS[stage], build, settings=_settings(stage, recipe), inputs=_inputs(stage, recipe, marks))

@@ -79,7 +79,7 @@ def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> 
     return _finished(folder, trained)
 
 
-def evaluate(recipe: Recipe, folder: Path, tuned: Artifact, aligned: Artifact) -> Mapping[str, Any]:
+def evaluate(recipe: Recipe, folder: Path, tuned: Artifact) -> Mapping[str, Any]:
     """Held-out scores beside the baselines: `scores.json`, `report.html`."""
     section = recipe.evaluate
     scored = score_folder(

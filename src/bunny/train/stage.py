@@ -7,7 +7,6 @@ on from its last checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import time
@@ -80,7 +79,6 @@ def train_stage(
     merged.model.language_model.set_attn_implementation(before)
     merged.requires_grad_(False)
     facts = {"steps": len(plan), "rows": len(rows), "left_out": len(left_out), "train_seconds": seconds}
-    write_done(folder, facts)
     return Trained(merged, facts)
 
 
@@ -131,11 +129,6 @@ def arguments(section: StageSection, folder: Path, steps: int, seed: int) -> tra
         seed=seed,
         data_seed=seed,
     )
-
-
-def write_done(folder: Path, facts: dict[str, Any]) -> None:
-    """The stage's figures, beside its metrics."""
-    (folder / "stage.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 class seeded:
