@@ -50,6 +50,14 @@ def asked(text: str, pictures: tuple[Any, ...]) -> Request:
 
 SAME = [asked(text, ONE) for text in QUESTIONS]
 MIXED = [asked("red?", ONE), asked("what is the colour of the circle?", ()), asked("same?", TWO), asked("x", ())]
+OTHER, THIRD = (picture(5),), (picture(6),)
+SEVERAL = [  # three pictures, their questions out of order
+    asked("red?", ONE),
+    asked("x", OTHER),
+    asked("what is the colour of the circle?", OTHER),
+    asked("is there a square?", ONE),
+    asked("same?", THIRD),
+]
 SETTINGS = {
     "greedy": GenerationSettings(max_new_tokens=12),
     "penalty": GenerationSettings(max_new_tokens=12, repetition_penalty=1.3),
@@ -87,11 +95,21 @@ def padded(maker: Generator, requests: Sequence[Request], settings: GenerationSe
 @pytest.mark.parametrize("family", FAMILIES)
 def test_together_padded_and_one_by_one_give_the_same_ids(parts: Path, family: str, how: str) -> None:
     maker, settings = generator(parts, family), SETTINGS[how]
-    for requests in (SAME, MIXED):
+    for requests in (SAME, MIXED, SEVERAL):
         alone = [ids_of(maker, [request], settings)[0] for request in requests]
         assert ids_of(maker, requests, settings) == alone
         assert padded(maker, requests, settings) == alone
         assert any(len(ids) > 2 for ids in alone)
+
+
+def test_several_pictures_are_read_in_one_pass_and_keep_their_questions(parts: Path) -> None:
+    maker, seen = generator(parts), []
+    encode = maker.model.model.tower_features
+    maker.model.model.tower_features = lambda pixels: seen.append(len(pixels)) or encode(pixels)
+    together = ids_of(maker, SEVERAL, SETTINGS["greedy"])
+    assert seen == [3]
+    swapped = [asked(r.turns[0].text.removeprefix("<image>\n"), OTHER if r.images is ONE else ONE) for r in SEVERAL]
+    assert ids_of(maker, swapped, SETTINGS["greedy"]) != together
 
 
 @pytest.mark.parametrize("template", ["bunny", "plain"])
