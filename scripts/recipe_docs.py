@@ -28,9 +28,11 @@ SECTIONS = [
     ("`pool`", recipe.PoolSection),
     ("`curate`", recipe.CurateSection),
     ("`model`", recipe.ModelSection),
-    ("`align` and `tune`", recipe.StageSection),
+    ("`align`, `tune` and `second`", recipe.StageSection),
     ("`align.lora` and `tune.lora`", recipe.LoraSection),
+    ("`merge`", recipe.MergeSection),
     ("`evaluate`", recipe.EvaluateSection),
+    ("`card`", recipe.CardSection),
 ]
 PACKAGES = [
     ("`pool.source`: where pairs come from", "bunny.data.sources"),

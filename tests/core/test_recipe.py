@@ -72,8 +72,22 @@ def test_a_bad_value_is_refused_with_its_place(tmp_path: Path) -> None:
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="evaluate: Field required"):
-        Recipe.load(write(tmp_path, {key: value for key, value in TREE.items() if key != "evaluate"}))
+    with pytest.raises(UserError, match="tune: Field required"):
+        Recipe.load(write(tmp_path, {key: value for key, value in TREE.items() if key != "tune"}))
+
+
+def test_data_from_files_need_no_pool_and_no_benchmarks(tmp_path: Path) -> None:
+    left_out = ("pool", "curate", "evaluate")
+    recipe = Recipe.load(write(tmp_path, {key: value for key, value in TREE.items() if key not in left_out}))
+    assert (recipe.pool, recipe.curate, recipe.evaluate) == (None, None, None)
+
+
+@pytest.mark.parametrize(("lonely", "pair"), [("pool", "`pool` and `curate`"), ("second", "`second` and `merge`")])
+def test_sections_that_need_each_other_are_both_given(tmp_path: Path, lonely: str, pair: str) -> None:
+    tree = {key: value for key, value in TREE.items() if key != "curate"} | {"second": STAGE}
+    tree = tree if lonely == "pool" else TREE | {"second": STAGE}
+    with pytest.raises(UserError, match=f"{pair} go together"):
+        Recipe.load(write(tmp_path, tree))
 
 
 def test_overrides_change_nested_values_and_list_items(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ Tasks = Annotated[
     list[str] | None, typer.Option("--task", "-t", metavar="TASK", help="Benchmarks, e.g. -t easy_vqa,picture_yes_no.")
 ]
 
-STAGES = ("curate", "align", "tune", "evaluate")
+TRAINING = ("curate", "align", "tune", "second", "merge")
 
 
 def main() -> None:
@@ -116,16 +116,16 @@ def train(
 ) -> None:
     """Train a recipe's model: align, then tune.
 
-    Curates first where that is not done.
+    Curates first where that is not done; tunes a second time and merges where the recipe says so.
 
     \b
     bunny train recipes/tiny-cpu.yaml
     bunny train recipes/tiny-cpu.yaml --only align --set align.max_steps=200
     """
-    last = only or "tune"
-    if last not in ("align", "tune"):
+    last = only or "merge"
+    if last not in TRAINING[1:]:
         raise UserError(f"--only {last}: no such training stage", fix="use align or tune")
-    _run(recipe, output, overrides, fast, dry_run, json, STAGES[: STAGES.index(last) + 1])
+    _run(recipe, output, overrides, fast, dry_run, json, TRAINING[: TRAINING.index(last) + 1])
 
 
 @app.command("eval")

@@ -58,10 +58,11 @@ class ModelSection(Section):
 
     language_model: str  # hub name, folder, or `bundled:smollm2-135m-instruct`
     vision_tower: str  # hub name, folder, or `bundled:efficientnet-lite0`
-    projector: str = "mlp2x_gelu"  # linear, mlpNx_gelu, spp_v1, spp_v2, spp_v3, identity
-    template: str = "bunny"  # a file of text/templates
+    projector: str = "mlp2x_gelu"  # linear, mlpNx_gelu, spp_v1, spp_v2, spp_v3, ldp, minigpt, vanilla, identity
+    template: str = "bunny"  # a file of text/templates, or `native`: the language model's own chat template
     image_aspect: Literal["pad", "square"] = "pad"  # pad to a square with the mean colour, or squash
     image_size: int | None = Field(None, gt=0, description="pixels; default: the tower's own")
+    s2_scales: tuple[int, ...] = ()  # S2 multi-scale: side lengths in pixels, e.g. [384, 768, 1152]; empty: one scale
     vision_feature_layer: int = -1  # after the tower has been trimmed to the layers it needs
 
 
@@ -79,6 +80,7 @@ class StageSection(Section):
 
     data: list[Block]  # {use: captions | object_questions | easy_vqa | llava_json, weight: …}
     by_picture: bool = True  # rows about one picture stay together, so that a step encodes it once and shares it
+    group_by_modality_length: bool = False  # a step's rows are all with or all without pictures, of similar length
     language_model: Literal["frozen", "lora", "full"]
     projector: Literal["frozen", "train"] = "train"
     vision_tower: Literal["frozen", "train"] = "frozen"
@@ -96,7 +98,7 @@ class StageSection(Section):
     max_steps: int | None = Field(None, gt=0)  # stops earlier than `epochs`
     rows_per_step: int = Field(128, gt=0, description="global batch in rows (conversations)")
     tokens_per_pass: int = Field(16384, gt=0, description="packed tokens per forward pass; more passes are accumulated")
-    max_length: int = Field(2048, gt=0, description="tokens of one row, image tokens included")
+    max_length: int = Field(2048, gt=0, description="tokens of one row, image tokens included; longer ones are cut")
     normalise: Literal["tokens", "rows"] = "tokens"  # loss = mean over the step's label tokens, or mean of row means
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
@@ -115,20 +117,47 @@ class EvaluateSection(Section):
     chats: int = Field(0, ge=0, description="pictures of the last task that are also asked an open question")
 
 
+class MergeSection(Section):
+    """The tuned models become one: every tensor is the weighted sum of theirs."""
+
+    weights: tuple[float, float]  # of `tune` and of `second`
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class CardSection(Section):
+    """What `bunny zoo` says of the recipe's model."""
+
+    title: str
+    scores: dict[str, float] = Field(default_factory=dict)  # published figures, by benchmark
+    source: str = ""  # where they are published
+    note: str = ""
+
+
 class Recipe(Section):
-    """A whole run."""
+    """A whole run. Without `pool` and `curate` the training data stand in files; without `evaluate` nothing is scored."""
 
     name: str
+    card: CardSection | None = None
     seed: int = 0
-    pool: PoolSection
-    curate: CurateSection
+    pool: PoolSection | None = None
+    curate: CurateSection | None = None
     model: ModelSection
     align: StageSection
     tune: StageSection
-    evaluate: EvaluateSection
+    second: StageSection | None = None  # another tuning from the same aligned projector
+    merge: MergeSection | None = None  # of `tune` and `second`
+    evaluate: EvaluateSection | None = None
     fast: dict[str, Any] = Field(default_factory=dict)  # dotted overrides that `--fast` applies
 
     _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Recipe:
+        if (self.pool is None) != (self.curate is None):
+            raise ValueError("`pool` and `curate` go together: give both or neither")
+        if (self.second is None) != (self.merge is None):
+            raise ValueError("`second` and `merge` go together: give both or neither")
+        return self
 
     @staticmethod
     def load(path: Path, overrides: Sequence[str] = (), fast: bool = False) -> Recipe:
@@ -221,13 +250,19 @@ def check_blocks(recipe: Recipe, where: str) -> None:
     Fields that the program supplies (folder, seed …) may be missing.
     """
     groups = [
-        ("pool.source", [recipe.pool.source], "bunny.data.sources"),
-        ("curate.embedder", [recipe.curate.embedder], "bunny.infer.embedders"),
-        ("curate.steps", recipe.curate.steps, "bunny.curate.steps"),
         ("align.data", recipe.align.data, "bunny.data.makers"),
         ("tune.data", recipe.tune.data, "bunny.data.makers"),
-        ("evaluate.tasks", recipe.evaluate.tasks, "bunny.evaluate.benchmarks"),
     ]
+    if recipe.pool and recipe.curate:
+        groups += [
+            ("pool.source", [recipe.pool.source], "bunny.data.sources"),
+            ("curate.embedder", [recipe.curate.embedder], "bunny.infer.embedders"),
+            ("curate.steps", recipe.curate.steps, "bunny.curate.steps"),
+        ]
+    if recipe.second:
+        groups.append(("second.data", recipe.second.data, "bunny.data.makers"))
+    if recipe.evaluate:
+        groups.append(("evaluate.tasks", recipe.evaluate.tasks, "bunny.evaluate.benchmarks"))
     for place, blocks, package in groups:
         for block in blocks:
             _check_block(block, package, f"{where}: {place}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bunny.core.errors import UserError
-from bunny.core.recipe import Recipe, check_blocks
+from bunny.core.recipe import Recipe, StageSection, check_blocks
 
 FILE_KEYS = ("path", "words", "images")
 """Settings of a block that name a file or folder, in the blocks that come with Bunny."""
@@ -27,7 +27,7 @@ def check_recipe(recipe: Recipe) -> None:
     for reference in (recipe.model.language_model, recipe.model.vision_tower):
         check_reference(reference)
     check_kind(recipe.model.projector)
-    for template in (recipe.model.template, recipe.align.template, recipe.tune.template):
+    for template in (recipe.model.template, *(section.template for _, section in _training(recipe))):
         if template is not None:
             Template.named(template)
     for where, path in _files(recipe):
@@ -37,13 +37,19 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     """(place in the recipe, path) of the files that stages after curation read; patterns are left to their readers."""
-    for name, section in (("align", recipe.align), ("tune", recipe.tune)):
+    for name, section in _training(recipe):
         if section.start_projector:
             yield f"{name}.start_projector", recipe.locate(section.start_projector)
         for number, block in enumerate(section.data):
             yield from _named(f"{name}.data.{number}", block, recipe)
-    for number, block in enumerate(recipe.evaluate.tasks):
+    for number, block in enumerate(recipe.evaluate.tasks if recipe.evaluate else ()):
         yield from _named(f"evaluate.tasks.{number}", block, recipe)
+
+
+def _training(recipe: Recipe) -> list[tuple[str, StageSection]]:
+    """The training stages that the recipe has."""
+    sections = {"align": recipe.align, "tune": recipe.tune, "second": recipe.second}
+    return [(name, section) for name, section in sections.items() if section is not None]
 
 
 def _named(where: str, block: Mapping[str, Any], recipe: Recipe) -> Iterator[tuple[str, Path]]:

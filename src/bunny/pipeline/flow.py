@@ -18,20 +18,44 @@ from bunny.core.store import MANIFEST, Artifact, Store, fingerprint, write_atomi
 from bunny.pipeline import stages
 from bunny.pipeline.check import check_recipe
 
-STAGES = ("curate", "align", "tune", "evaluate")
-FOLDERS = {"curate": "curated", "align": "aligned", "tune": "model", "evaluate": "scores"}
+STAGES = ("curate", "align", "tune", "second", "merge", "evaluate")
+FOLDERS = {"curate": "curated", "align": "aligned", "second": "second", "merge": "model", "evaluate": "scores"}
+SECTIONS = {
+    "curate": ("pool", "curate"),
+    "align": ("model", "align"),
+    "tune": ("model", "tune"),
+    "second": ("model", "second"),
+    "merge": ("merge",),
+    "evaluate": ("evaluate",),
+}
+"""Parts of the recipe that a stage's outcome depends on. A stage whose last part is left out does not take place."""
 
 
 def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     """Run the recipe's stages (all, or the first few named in `only`) and return what `results.json` holds."""
     check_recipe(recipe)
     store = Store(output)
-    wanted = [stage for stage in STAGES if not only or stage in only]
+    has = stages_of(recipe)
+    wanted = [stage for stage in has if not only or stage in only]
+    if not wanted:
+        raise UserError(f"{recipe.name}: no {', '.join(only)} in this recipe", fix=f"it has {', '.join(has)}")
     made: dict[str, Artifact] = {}
-    for stage in STAGES[: STAGES.index(wanted[-1]) + 1]:
+    for stage in has[: has.index(wanted[-1]) + 1]:
         log.info("stage %s", stage)
         made[stage] = _make(stage, recipe, store, made)
     return _results(output, made)
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that the recipe has, in order."""
+    return [stage for stage in STAGES if getattr(recipe, SECTIONS[stage][-1]) is not None]
+
+
+def folder_of(stage: str, recipe: Recipe) -> str:
+    """A stage's folder in the run: the finished model is always `model`."""
+    if stage == "tune":
+        return "model" if recipe.merge is None else "tuned"
+    return FOLDERS[stage]
 
 
 def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
@@ -39,12 +63,12 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
     check_blocks(recipe, recipe.name)
     out, known = [], True
     marks: dict[str, str] = {}
-    for stage in STAGES:
-        settings, inputs = _settings(stage, recipe), _inputs(stage, recipe, marks)
-        mark = fingerprint(FOLDERS[stage], settings, inputs)
-        manifest = output / FOLDERS[stage] / MANIFEST
+    for stage in stages_of(recipe):
+        settings, inputs, name = _settings(stage, recipe), _inputs(stage, recipe, marks), folder_of(stage, recipe)
+        mark = fingerprint(name, settings, inputs)
+        manifest = output / name / MANIFEST
         done = known and manifest.exists() and Artifact.load(manifest.parent).fingerprint == mark
-        unfinished = (output / f".{FOLDERS[stage]}.{mark}").exists()
+        unfinished = (output / f".{name}.{mark}").exists()
         state = "done" if done else "unfinished" if unfinished else "to do"
         out.append({"stage": stage, "state": state, "settings": settings})
         marks[stage], known = mark, known and done
@@ -63,37 +87,42 @@ def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: i
 def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact]) -> Artifact:
     build = {
         "curate": lambda folder: stages.curate(recipe, folder),
-        "align": lambda folder: stages.align(recipe, folder, made["curate"]),
-        "tune": lambda folder: stages.tune(recipe, folder, made["curate"], made["align"]),
-        "evaluate": lambda folder: stages.evaluate(recipe, folder, made["tune"]),
+        "align": lambda folder: stages.align(recipe, folder, made.get("curate")),
+        "tune": lambda folder: stages.tune(recipe, recipe.tune, folder, made.get("curate"), made["align"]),
+        "second": lambda folder: stages.tune(recipe, recipe.second, folder, made.get("curate"), made["align"]),
+        "merge": lambda folder: stages.merge(recipe, folder, made["tune"], made["second"]),
+        "evaluate": lambda folder: stages.evaluate(recipe, folder, made["merge" if recipe.merge else "tune"]),
     }[stage]
     marks = {name: artifact.fingerprint for name, artifact in made.items()}
-    return store.make(FOLDERS[stage], build, settings=_settings(stage, recipe), inputs=_inputs(stage, recipe, marks))
+    name = folder_of(stage, recipe)
+    return store.make(name, build, settings=_settings(stage, recipe), inputs=_inputs(stage, recipe, marks))
 
 
 def _settings(stage: str, recipe: Recipe) -> dict[str, Any]:
     """Everything of the recipe that the stage's outcome depends on."""
-    sections: dict[str, tuple[str, ...]] = {
-        "curate": ("pool", "curate"),
-        "align": ("model", "align"),
-        "tune": ("model", "tune"),
-        "evaluate": ("evaluate",),
-    }
-    return {"seed": recipe.seed} | recipe.model_dump(mode="json", include=set(sections[stage]))
+    return {"seed": recipe.seed} | recipe.model_dump(mode="json", include=set(SECTIONS[stage]))
 
 
 def _inputs(stage: str, recipe: Recipe, marks: Mapping[str, str]) -> dict[str, str]:
     """Fingerprints of what the stage reads: earlier artifacts and files that the recipe names."""
-    parents = {"curate": (), "align": ("curate",), "tune": ("curate", "align"), "evaluate": ("tune",)}[stage]
-    training = {"align": recipe.align, "tune": recipe.tune}.get(stage)
+    parents = {
+        "curate": (),
+        "align": ("curate",),
+        "tune": ("curate", "align"),
+        "second": ("curate", "align"),
+        "merge": ("tune", "second"),
+        "evaluate": ("merge" if recipe.merge else "tune",),
+    }[stage]
+    training = {"align": recipe.align, "tune": recipe.tune, "second": recipe.second}.get(stage)
     named: list[Mapping[str, Any]] = []
-    if stage == "curate":
+    if stage == "curate" and recipe.pool:
         named = [recipe.pool.source]
-    elif stage == "evaluate":
+    elif stage == "evaluate" and recipe.evaluate:
         named = list(recipe.evaluate.tasks)
     elif training:
         named = [*training.data, {"start_projector": training.start_projector}]
-    return {name: marks[name] for name in parents} | {"files": stages.fingerprint_named(named, recipe)}
+    files = {"files": stages.fingerprint_named(named, recipe)}
+    return {name: marks[name] for name in parents if name in marks} | files
 
 
 def _results(output: Path, made: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -101,13 +130,14 @@ def _results(output: Path, made: Mapping[str, Artifact]) -> dict[str, Any]:
     for stage, artifact in made.items():
         content["seconds"][stage] = round(artifact.seconds, 1)
     if "tune" in made:
-        content["model"] = str(made["tune"].path)
+        content["model"] = str(made["merge" if "merge" in made else "tune"].path)
     if "evaluate" in made:
         content |= json.loads((made["evaluate"].path / "scores.json").read_text(encoding="utf-8"))
         content["report"] = str(made["evaluate"].path / "report.html")
         for shown in content.get("chat", []):
             shown["picture"] = str(made["evaluate"].path / shown["picture"])
-    content["curation_report"] = str(made["curate"].path / "report.html")
+    if "curate" in made:
+        content["curation_report"] = str(made["curate"].path / "report.html")
     try:
         write_atomic(output / "results.json", json.dumps(content, indent=1))
     except OSError as error:

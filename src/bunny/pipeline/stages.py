@@ -32,6 +32,7 @@ def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from bunny.data.reading import read_source
     from bunny.data.sample_table import write_samples
 
+    assert recipe.pool and recipe.curate  # else the flow has no such stage
     reading = read_source(recipe.pool.source, recipe.locate("."), "pool.source")
     log.info("%d pairs read, %d rejected", len(reading.samples), len(reading.rejected))
     embedder = make(recipe.curate.embedder, "bunny.infer.embedders", "curate.embedder")
@@ -57,7 +58,7 @@ def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     return {"pairs": len(reading.samples), "rejected": len(selection.rejected), "kept": len(kept)}
 
 
-def align(recipe: Recipe, folder: Path, curated: Artifact) -> Mapping[str, Any]:
+def align(recipe: Recipe, folder: Path, curated: Artifact | None) -> Mapping[str, Any]:
     """Teach the projector to speak to the frozen language model: `projector.safetensors`."""
     from safetensors.torch import save_file
 
@@ -69,19 +70,32 @@ def align(recipe: Recipe, folder: Path, curated: Artifact) -> Mapping[str, Any]:
     return _finished(folder, trained)
 
 
-def tune(recipe: Recipe, folder: Path, curated: Artifact, aligned: Artifact) -> Mapping[str, Any]:
-    """Visual instruction tuning: a whole Hugging Face folder."""
+def tune(
+    recipe: Recipe, section: StageSection | None, folder: Path, curated: Artifact | None, aligned: Artifact
+) -> Mapping[str, Any]:
+    """Visual instruction tuning by the section `tune` or `second`: a whole Hugging Face folder."""
+    assert section
     model, processor = _assembled(recipe, aligned.path / PROJECTOR)
-    trained = _train(recipe, recipe.tune, model, processor, folder, curated, "tune")
+    trained = _train(recipe, section, model, processor, folder, curated, "tune")
     processor.image_aspect = recipe.model.image_aspect
     trained.model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return _finished(folder, trained)
 
 
+def merge(recipe: Recipe, folder: Path, tuned: Artifact, second: Artifact) -> Mapping[str, Any]:
+    """The weighted sum of both tuned models, as a whole folder."""
+    from bunny.model.merge import average
+
+    assert recipe.merge
+    average((tuned.path, second.path), recipe.merge.weights, folder, recipe.merge.dtype)
+    return {"weights": recipe.merge.weights}
+
+
 def evaluate(recipe: Recipe, folder: Path, tuned: Artifact) -> Mapping[str, Any]:
     """Held-out scores beside the baselines: `scores.json`, `report.html`."""
     section = recipe.evaluate
+    assert section
     scored = score_folder(
         tuned.path,
         section.tasks,
@@ -189,14 +203,14 @@ def _assembled(recipe: Recipe, projector: Path | str | None) -> tuple[Any, Any]:
 
 
 def _train(
-    recipe: Recipe, section: StageSection, model: Any, processor: Any, folder: Path, curated: Artifact, name: str
+    recipe: Recipe, section: StageSection, model: Any, processor: Any, folder: Path, curated: Artifact | None, name: str
 ) -> Any:
     from bunny.data.images import open_image
     from bunny.data.mixture import make_mixture
     from bunny.data.sample_table import read_samples
     from bunny.train.stage import train_stage
 
-    pairs: list[Sample] = read_samples(curated.path / SAMPLES)
+    pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []
     mixture, rejected = make_mixture(
         section.data, pairs, seed=recipe.seed, folder=recipe.locate("."), by_picture=section.by_picture
     )
