@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import model_validator
 
 from bunny.core.errors import UserError, nearest
 from bunny.core.recipe import Section, check
@@ -24,10 +25,17 @@ from bunny.core.types import IGNORE, IMAGE_MARK, ImageRef, Sample, TokenRow, Tur
 
 
 class Wrap(Section):
-    """Text around a system or user turn."""
+    """Text around a system or user turn. Without `words`, only the turn's picture marks are written."""
 
     before: str
     after: str
+    words: bool = True
+
+
+class SystemWrap(Wrap):
+    """Text around a system turn. With `in_user` it stands inside the user turn that follows, behind its `before`."""
+
+    in_user: bool = False
 
 
 class AnswerWrap(Section):
@@ -42,34 +50,56 @@ class AnswerWrap(Section):
 class Template(Section):
     """How turns are written. See the files in `text/templates`."""
 
-    system: str
-    system_turn: Wrap
+    system: str  # the system turn of a conversation that brings none; empty: there is none
+    without_system: str = ""  # or this text, as it is, in its place
+    system_turn: SystemWrap | None  # null: a system turn is refused
     user_turn: Wrap
     assistant_turn: AnswerWrap
 
     @staticmethod
     def named(name: str) -> Template:
         """The template of that file name. Raises UserError that names the nearest one."""
-        folder = resources.files("bunny.text") / "templates"
-        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        known = template_names()
         if name not in known:
             raise UserError(f"no template is called `{name}`", fix=nearest(name, known))
-        return check(Template, yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8")), f"template {name}")
+        return check(Template, yaml.safe_load((_FOLDER / f"{name}.yaml").read_text("utf-8")), f"template {name}")
+
+    @model_validator(mode="after")
+    def _one_default(self) -> Template:
+        if self.system and (self.without_system or self.system_turn is None):
+            raise ValueError("`system` needs a `system_turn` and stands alone, without `without_system`")
+        return self
 
     def pieces(self, turns: Sequence[Turn], answer_next: bool = False) -> list[Piece]:
-        """The conversation as pieces of text, in order; with `answer_next` it ends where the model is to speak."""
+        """The conversation as pieces of text, in order; with `answer_next` it ends where the model is to speak.
+
+        Raises UserError for a system turn the template has no place for.
+        """
         out: list[Piece] = []
-        if self.system and (not turns or turns[0].role != "system"):
-            turns = [Turn("system", self.system), *turns]
+        held: list[Piece] = []  # a system turn that waits for its user turn
+        if not turns or turns[0].role != "system":
+            out.append(Piece(self.without_system, trusted=True))
+            turns = [Turn("system", self.system), *turns] if self.system else turns
         for turn in turns:
+            if held and turn.role != "user":
+                raise UserError(_NO_USER, fix=_MOVE)
             if turn.role == "assistant":
                 wrap = self.assistant_turn
                 out += [Piece(wrap.before, trusted=True), Piece(wrap.gap, learn=True, trusted=True)]
                 out += [Piece(turn.text, learn=True), Piece(wrap.end, learn=True, trusted=True)]
                 out += [Piece(wrap.after, trusted=True)]
+            elif turn.role == "user":
+                before, *rest = _wrapped(turn, self.user_turn)
+                out += [before, *held, *rest]
+                held = []
+            elif self.system_turn is None:
+                raise UserError(_NO_SYSTEM, fix=_MOVE)
+            elif self.system_turn.in_user:
+                held = _wrapped(turn, self.system_turn)
             else:
-                around = self.system_turn if turn.role == "system" else self.user_turn
-                out += [Piece(around.before, trusted=True), Piece(turn.text), Piece(around.after, trusted=True)]
+                out += _wrapped(turn, self.system_turn)
+        if held:
+            raise UserError(_NO_USER, fix=_MOVE)
         if answer_next:
             out.append(Piece(self.assistant_turn.before, trusted=True))
         return out
@@ -77,23 +107,41 @@ class Template(Section):
     def jinja(self, image_mark: str = IMAGE_MARK) -> str:
         """The same template for transformers' `apply_chat_template` (text or typed content parts)."""
         user, system, answer = self.user_turn, self.system_turn, self.assistant_turn
-        content = (
-            "{%- if m.content is string -%}{{ m.content }}{%- else -%}{%- for c in m.content -%}"
-            f"{{%- if c.type == 'image' -%}}{{{{ {_quote(image_mark)} }}}}"
-            "{%- if not loop.last and loop.nextitem.type == 'text' and not loop.nextitem.text.startswith('\\n') -%}"
-            "{{ '\\n' }}{%- endif -%}{%- else -%}{{ c.text }}{%- endif -%}"
-            "{%- endfor -%}{%- endif -%}"
-        )
-        default = f"{system.before}{self.system}{system.after}" if self.system else ""
+        folded = system is not None and system.in_user
+        default = self.without_system
+        if system is not None and self.system and not folded:
+            default = f"{system.before}{self.system}{system.after}"
         return (
-            f"{{%- if messages[0].role != 'system' -%}}{{{{ {_quote(default)} }}}}{{%- endif -%}}"
+            f"{{%- if messages[0].role != 'system' -%}}{_say(default)}{{%- endif -%}}"
             "{%- for m in messages -%}"
-            f"{{%- if m.role == 'system' -%}}{{{{ {_quote(system.before)} }}}}{content}{{{{ {_quote(system.after)} }}}}"
-            f"{{%- elif m.role == 'user' -%}}{{{{ {_quote(user.before)} }}}}{content}{{{{ {_quote(user.after)} }}}}"
-            f"{{%- else -%}}{{{{ {_quote(answer.before + answer.gap)} }}}}{content}"
-            f"{{{{ {_quote(answer.end + answer.after)} }}}}{{%- endif -%}}"
+            f"{{%- if m.role == 'system' -%}}{self._system_jinja(image_mark)}"
+            f"{{%- elif m.role == 'user' -%}}{_say(user.before)}{self._folded_jinja(image_mark) if folded else ''}"
+            f"{_content('m', user.words, image_mark)}{_say(user.after)}"
+            f"{{%- else -%}}{_say(answer.before + answer.gap)}{_content('m', True, image_mark)}"
+            f"{_say(answer.end + answer.after)}{{%- endif -%}}"
             "{%- endfor -%}"
-            f"{{%- if add_generation_prompt -%}}{{{{ {_quote(answer.before)} }}}}{{%- endif -%}}"
+            f"{{%- if add_generation_prompt -%}}{_say(answer.before)}{{%- endif -%}}"
+        )
+
+    def _system_jinja(self, image_mark: str) -> str:
+        """What `jinja` does at a system turn."""
+        system = self.system_turn
+        if system is None:
+            return f"{{{{ raise_exception({_quote(_NO_SYSTEM)}) }}}}"
+        if system.in_user:
+            refuse = f"{{{{ raise_exception({_quote(_NO_USER)}) }}}}"
+            return f"{{%- if loop.last or loop.nextitem.role != 'user' -%}}{refuse}{{%- endif -%}}"
+        return f"{_say(system.before)}{_content('m', system.words, image_mark)}{_say(system.after)}"
+
+    def _folded_jinja(self, image_mark: str) -> str:
+        """The system turn that `jinja` writes inside the user turn behind it."""
+        system = self.system_turn
+        assert system is not None
+        default = f"{system.before}{self.system}{system.after}" if self.system else ""
+        words = _content("loop.previtem", system.words, image_mark)
+        return (
+            f"{{%- if loop.first -%}}{_say(default)}{{%- elif loop.previtem.role == 'system' -%}}"
+            f"{_say(system.before)}{words}{_say(system.after)}{{%- endif -%}}"
         )
 
 
@@ -105,6 +153,22 @@ class Piece:
     text: str
     learn: bool = False
     trusted: bool = False
+
+
+_FOLDER = resources.files("bunny.text") / "templates"
+_NO_SYSTEM = "this template has no place for a system turn"
+_NO_USER = "this template writes a system turn into the user turn behind it, and there is none"
+_MOVE = "put its words into the user turn"
+
+
+def template_names() -> list[str]:
+    """The templates that come along: file names of `text/templates`."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _wrapped(turn: Turn, wrap: Wrap) -> list[Piece]:
+    words = turn.text if wrap.words else IMAGE_MARK * turn.text.count(IMAGE_MARK)
+    return [Piece(wrap.before, trusted=True), Piece(words), Piece(wrap.after, trusted=True)]
 
 
 class Writer:
@@ -122,7 +186,11 @@ class Writer:
         self._specials.pop(IMAGE_MARK, None)
         listed = "|".join(re.escape(token) for token in sorted(self._specials, key=len, reverse=True))
         self._split = re.compile(f"({listed})") if listed else None
+        added = tokenizer.added_tokens_decoder.values()
+        self._swallow = {str(token) for token in added if token.rstrip} & set(self._specials)
         self._opening, self._going_on = _coders(tokenizer.backend_tokenizer)
+        if template.assistant_turn.end.strip() and self._end is None:
+            raise self._wrong_end()
 
     def row(self, sample: Sample) -> TokenRow:
         """Ids and labels of a whole conversation. Raises UserError if its picture marks do not fit its pictures."""
@@ -139,30 +207,51 @@ class Writer:
 
     @property
     def stop_ids(self) -> list[int]:
-        """Ids that end an answer: the template's end if it is one special token, and the tokenizer's own."""
-        end = self._specials.get(self.template.assistant_turn.end)
+        """Ids that end an answer: the template's end token, where it has one, and the tokenizer's own."""
         own = self.tokenizer.eos_token_id
-        return list(dict.fromkeys(id for id in (end, own) if id is not None))
+        return list(dict.fromkeys(id for id in (self._end, own) if id is not None))
+
+    @property
+    def _end(self) -> int | None:
+        """Id of the special token that closes the template's `end`; none if `end` is plain text."""
+        return self._last_token(self.template.assistant_turn.end)
+
+    def _last_token(self, text: str) -> int | None:
+        atoms = self._atoms(Piece(text, trusted=True))
+        return atoms[-1][1][0] if atoms and atoms[-1][1] else None
+
+    def _wrong_end(self) -> UserError:
+        """Such an end would be learnt as plain text, and generation would never stop at it."""
+        ends = {name: Template.named(name).assistant_turn.end for name in template_names()}
+        fitting = [name for name, end in ends.items() if self._last_token(end) is not None]
+        if getattr(self.tokenizer, "chat_template", None):
+            fitting.append("native")
+        end = self.template.assistant_turn.end
+        return UserError(
+            f"the template ends an answer with `{end}`, which is no token of this tokenizer",
+            fix=f"templates that fit it: {', '.join(fitting)}" if fitting else "write a template (docs/templates.md)",
+        )
 
     def _encode(self, pieces: Sequence[Piece]) -> tuple[list[int], list[bool]]:
         ids, learnt = list(self.start), [False] * len(self.start)
         text, learn = "", False  # what is not written yet
         coder = self._opening
+        swallow = False  # the last token takes the blanks behind it (`rstrip`, as in Phi-3), but never people's words
 
         def write(new: Sequence[int], flag: bool) -> None:
             ids.extend(new)
             learnt.extend([flag] * len(new))
 
         for piece in pieces:
-            for atom, special in self._atoms(piece):
+            for atom, special in [("", []), *self._atoms(piece)]:  # an empty piece is a border too
                 if text and (special or piece.learn != learn):
                     write(coder.encode(text).ids, learn)
                     text, coder = "", self._going_on
                 if special:
                     write(special, piece.learn)
-                    coder = self._opening
-                else:
-                    text, learn = text + atom, piece.learn
+                    coder, swallow = self._opening, atom in self._swallow
+                elif rest := atom.lstrip() if swallow and piece.trusted else atom:
+                    text, learn, swallow = text + rest, piece.learn, False
         write(coder.encode(text).ids, learn)
         return ids, learnt
 
@@ -215,6 +304,28 @@ def _check_marks(id: str, turns: Sequence[Turn], images: Sequence[ImageRef]) -> 
     marks = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role != "assistant")
     if marks != len(images):
         raise UserError(f"{id}: {marks} {IMAGE_MARK} marks, {len(images)} pictures", fix="give one mark per picture")
+
+
+def _say(text: str) -> str:
+    return f"{{{{ {_quote(text)} }}}}" if text else ""
+
+
+def _content(message: str, words: bool, image_mark: str) -> str:
+    """Jinja that writes a message's content, a text or typed parts; without `words`, its picture marks only."""
+    mark = _quote(image_mark)
+    if not words:
+        return (
+            f"{{%- if {message}.content is string -%}}{{{{ {mark} * {message}.content.count({mark}) }}}}{{%- else -%}}"
+            f"{{%- for c in {message}.content -%}}{{%- if c.type == 'image' -%}}{{{{ {mark} }}}}{{%- else -%}}"
+            f"{{{{ {mark} * c.text.count({mark}) }}}}{{%- endif -%}}{{%- endfor -%}}{{%- endif -%}}"
+        )
+    return (
+        f"{{%- if {message}.content is string -%}}{{{{ {message}.content }}}}{{%- else -%}}"
+        f"{{%- for c in {message}.content -%}}{{%- if c.type == 'image' -%}}{{{{ {mark} }}}}"
+        "{%- if not loop.last and loop.nextitem.type == 'text' and not loop.nextitem.text.startswith('\\n') -%}"
+        "{{ '\\n' }}{%- endif -%}{%- else -%}{{ c.text }}{%- endif -%}"
+        "{%- endfor -%}{%- endif -%}"
+    )
 
 
 def _quote(text: str) -> str:
