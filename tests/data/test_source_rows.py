@@ -17,7 +17,7 @@ from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Rejected, Sample, Turn
 from bunny.data.sources._rows import BadRow, caption, first_caption
 from bunny.data.sources.folder import Folder
-from bunny.data.sources.llava_json import LlavaJson
+from bunny.data.sources.llava_json import LlavaJson, image_first
 from bunny.data.sources.table import Table
 from bunny.data.sources.webdataset import WebDataset
 
@@ -262,6 +262,40 @@ def test_text_only_several_pictures_and_system_turns_are_read(tmp_path: Path) ->
     assert [turn.role for turn in system.turns] == ["system", "user", "assistant"]
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("<image>\nWhat?", "<image>\nWhat?"),
+        ("What?\n<image>", "<image>\nWhat?"),
+        ("<image> What? ", "<image>\nWhat?"),
+        ("Is <image> a cat?", "<image>\nIs  a cat?"),
+        ("<image>\nOnce <image> more <image>", "<image>\nOnce  more"),
+        (" <image>\n", "<image>"),
+    ],
+)
+def test_the_mark_of_a_lone_picture_stands_before_its_turn_as_in_the_original(
+    tmp_path: Path, written: str, read: str
+) -> None:
+    got = one(tmp_path, image="a.jpg", conversations=turns(("human", written), ("gpt", "x")))
+    assert isinstance(got, Sample)
+    assert got.turns[0] == Turn("user", read)
+    assert image_first(got.turns) == got.turns
+
+
+def test_turns_without_a_mark_are_not_touched(tmp_path: Path) -> None:
+    talk = turns(("human", " Hi "), ("gpt", " Hello "), ("human", "what is <image>"), ("gpt", "a cat\n"))
+    got = one(tmp_path, image="a.jpg", conversations=talk)
+    assert isinstance(got, Sample)
+    assert [turn.text for turn in got.turns] == [" Hi ", " Hello ", "<image>\nwhat is", "a cat\n"]
+
+
+def test_the_marks_of_several_pictures_stay_where_they_are_written(tmp_path: Path) -> None:
+    words = " Is <image> like <image>? "
+    got = one(tmp_path, image=["a.jpg", "a.jpg"], conversations=turns(("human", words), ("gpt", "Yes.")))
+    assert isinstance(got, Sample)
+    assert got.turns[0].text == words
+
+
 def test_an_answer_before_the_first_question_is_left_out_as_in_the_original(tmp_path: Path) -> None:
     got = one(tmp_path, conversations=turns(("gpt", "Hello!"), ("human", "Hi"), ("gpt", "Hello")))
     assert isinstance(got, Sample)
@@ -273,7 +307,14 @@ def test_an_answer_before_the_first_question_is_left_out_as_in_the_original(tmp_
     [
         ({"conversations": TALK}, "image_marks"),
         ({"image": "a.jpg", "conversations": turns(("human", "What?"), ("gpt", "A cat."))}, "image_marks"),
-        ({"image": "a.jpg", "conversations": turns(("human", "<image><image>"), ("gpt", "x"))}, "image_marks"),
+        (
+            {
+                "image": "a.jpg",
+                "conversations": turns(("human", "<image>"), ("gpt", "x"), ("human", "<image>"), ("gpt", "y")),
+            },
+            "image_marks",
+        ),
+        ({"image": ["a.jpg"] * 2, "conversations": turns(("human", "<image>"), ("gpt", "x"))}, "image_marks"),
         ({"conversations": turns(("human", "Hi"), ("gpt", "see <image>"))}, "image_marks"),
         ({"image": "b.jpg", "conversations": TALK}, "missing_file"),
         ({"image": 7, "conversations": TALK}, "malformed_row"),

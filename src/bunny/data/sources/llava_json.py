@@ -1,19 +1,18 @@
 """LLaVA's JSON: conversations about pictures, as the original Bunny and most instruction sets ship them.
 
 In: a JSON list, or one object a line, of `{id, image?, conversations: [{from: human | gpt, value}]}` and a folder of
-pictures. Out: one conversation a row. Rows whose pictures, marks or roles do not fit are rejected with their line.
+pictures. Out: one conversation a row, a lone picture at the front of its turn. Rows whose pictures, marks or roles do
+not fit are rejected with their line.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from bunny.core.errors import UserError
 from bunny.core.types import IMAGE_MARK, ImageRef, Role, Sample, Turn
+from bunny.data.json_rows import json_rows
 from bunny.data.sources._rows import BadRow, RowSource, checked, plain
 
 ROLES: Mapping[str, Role] = {
@@ -23,7 +22,6 @@ ROLES: Mapping[str, Role] = {
     "assistant": "assistant",
     "system": "system",
 }
-_GAP = re.compile(r"[\s,]*")
 
 
 class LlavaJson(RowSource):
@@ -34,12 +32,7 @@ class LlavaJson(RowSource):
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         for path in self.files([".json", ".jsonl"]):
-            try:
-                text = path.read_text(encoding="utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}: not UTF-8 at byte {error.start}", fix="convert the file") from None
-            is_list = text.lstrip()[:1] == "["
-            for line, row in _list_items(path, text) if is_list else _line_items(text):
+            for line, row in json_rows(path):
                 yield f"{path}:{line}", row
 
     def sample(self, where: str, raw: Any) -> Sample:
@@ -47,8 +40,9 @@ class LlavaJson(RowSource):
             raise BadRow("malformed_row", "not a JSON object")
         id = str(raw["id"]) if raw.get("id") is not None else where
         try:
-            turns = _turns(raw.get("conversations"), self.max_caption_chars)
+            turns = conversation(raw.get("conversations"), self.max_caption_chars)
             images = self._images(where, raw)
+            turns = image_first(turns) if len(images) == 1 else turns
             _check_marks(turns, len(images))
         except BadRow as bad:
             raise BadRow(bad.reason, bad.detail, id) from None
@@ -79,35 +73,24 @@ class LlavaJson(RowSource):
         return tuple(ImageRef(str(root / name)) for name in names)
 
 
-def _line_items(text: str) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of JSON lines; blank lines are no rows."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                yield number, BadRow("malformed_json", str(error))
+def image_first(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns of a sample with one picture, its mark at the front of the turn that has it.
+
+    The marks of a turn become one before its text, with a line break between; other turns stay as they are. This is
+    how the original Bunny reads every sample (bunny/util/data_utils.py, preprocess_multimodal), and what its models
+    were trained on. It does so for several pictures too, which loses pictures: those keep their marks here.
+
+    >>> image_first((Turn("user", "What is in <image>?"), Turn("assistant", "A cat.")))[0].text
+    '<image>\\nWhat is in ?'
+    """
+    return tuple(Turn(turn.role, _front(turn.text)) if IMAGE_MARK in turn.text else turn for turn in turns)
 
 
-def _list_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """(line number, item) of a JSON list, one item at a time. Raises UserError with the line where it breaks."""
-    decoder = json.JSONDecoder()
-    at, line, counted = text.index("[") + 1, 1, 0
-    while True:
-        at = _GAP.match(text, at).end()  # type: ignore[union-attr]  # the pattern matches anything
-        line, counted = line + text.count("\n", counted, at), at
-        if text[at : at + 1] == "]":
-            return
-        try:
-            item, at = decoder.raw_decode(text, at)
-        except ValueError as error:
-            what = str(error).partition(": line")[0]
-            fix = "write the file again; it may have been cut off"
-            raise UserError(f"{path}:{line}: not valid JSON ({what})", fix=fix) from None
-        yield line, item
+def _front(text: str) -> str:
+    return f"{IMAGE_MARK}\n{text.replace(IMAGE_MARK, '').strip()}".strip()
 
 
-def _turns(raw: Any, limit: int) -> tuple[Turn, ...]:
+def conversation(raw: Any, limit: int) -> tuple[Turn, ...]:
     """The conversation: system?, then user and assistant in turn, the last word an answer. Raises BadRow.
 
     An answer before the first question is left out, as the original does.
