@@ -100,8 +100,8 @@ class WithLora:
         self.info = dict(base.info)
         for name, (down, up) in self.pairs.items():
             weight, a, b = _known(base, name), _known(adapter, down), _known(adapter, up)
-            fits = len(a.shape) > 1 and a.shape[1:] == weight.shape[1:]
-            if not fits or b.shape[:1] != weight.shape[:1] or b.rows * a.shape[0] != b.rows * b.row_elements:
+            fits = len(a.shape) > 1 and a.shape[1:] == weight.shape[1:] and b.shape[:1] == weight.shape[:1]
+            if not fits or a.rows != b.row_elements:
                 shapes = f"A {list(a.shape)}, B {list(b.shape)}"
                 raise UserError(
                     f"{name}: {shapes} do not fit {list(weight.shape)}", fix="give the base model it was trained on"
