@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import recipes, show
+from bunny.cli import merge, recipes, show
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
 
@@ -194,6 +194,9 @@ def chat(
         talk.answer_once(model, pictures, question, settings, json)
     else:
         talk.converse(model, pictures, settings, json)
+
+
+app.command("merge")(merge.merge)
 
 
 @curate_app.command("run")

@@ -22,7 +22,7 @@ from bunny.model.tensor_views import Cast
 from bunny.model.tensors import DTYPES, WEIGHT_FILES, TensorInfo, TensorTable
 
 SHARD_BYTES = 5_000_000_000
-PIECE_BYTES = 64 << 20  # of a piece of rows in float32
+PIECE_BYTES = 16 << 20  # of a piece of rows in float32; an average holds about five pieces
 METADATA: Mapping[str, str] = {"format": "pt"}
 MB = 1_000_000
 KINDS = list(DTYPES.values())
