@@ -11,11 +11,11 @@ import importlib
 
 from bunny import AWAITED
 
-REGISTERED = ("config", "efficientnet_lite", "modeling", "processor", "attention")
+REGISTERED = ("config", "efficientnet_lite", "eva_vision", "modeling", "processor", "attention")
 
 
 def register() -> None:
-    """Make transformers' Auto classes know Bunny, its processor, the demo's tower and packed attention."""
+    """Make transformers' Auto classes know Bunny, its processor, the demo's and EVA's tower, and packed attention."""
     for name in (*AWAITED, *(f"bunny.model.{name}" for name in REGISTERED)):
         importlib.import_module(name)
 
