@@ -1,4 +1,5 @@
-"""Every template passes this suite unedited, with a byte-level and a sentencepiece-like tokenizer."""
+"""Every template passes this suite unedited, with a byte-level and a sentencepiece-like tokenizer, and so does what
+`native` makes of the chat templates that model families write."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2.exceptions import TemplateError
 
 import bunny.text
 from bunny.core.errors import UserError
 from bunny.core.types import IGNORE, IMAGE_MARK, ImageRef, Sample, TokenRow, Turn
+from bunny.text.native import native_template
 from bunny.text.template import Template, Writer
+from tests.text.chat_templates import STYLES, tokenizer_of
 from tests.tiny import ENDS, byte_level, metaspace
 
 NAMES = sorted(path.stem for path in (Path(str(bunny.text.__file__)).parent / "templates").glob("*.yaml"))
@@ -28,6 +32,9 @@ WRITERS = {
     for name in NAMES
     for kind, tokenizer in TOKENIZERS.items()
 }
+for style in STYLES:
+    tokenizer = tokenizer_of(style)
+    WRITERS["native", style] = Writer(native_template(tokenizer), tokenizer, IMAGE, TOKENS)
 each = pytest.mark.parametrize("case", WRITERS, ids="-".join)
 Case = tuple[str, str]
 
@@ -60,6 +67,12 @@ TALKS: dict[str, tuple[Turn, ...]] = {
     ),
 }
 each_talk = pytest.mark.parametrize("talk", TALKS)
+
+
+def turns_of(case: Case, talk: str) -> tuple[Turn, ...]:
+    """The talk, less a system turn if the template has no place for one."""
+    refused = WRITERS[case].template.system_turn is None
+    return tuple(turn for turn in TALKS[talk] if not (refused and turn.role == "system"))
 
 
 def sample(turns: tuple[Turn, ...]) -> Sample:
@@ -117,7 +130,7 @@ def answers(template: Template, turns: tuple[Turn, ...]) -> list[str]:
 @each
 @each_talk
 def test_labels_cover_exactly_the_answers_and_their_ends(case: Case, talk: str) -> None:
-    writer, turns = WRITERS[case], TALKS[talk]
+    writer, turns = WRITERS[case], turns_of(case, talk)
     row = writer.row(sample(turns))
     assert said(writer, row) == answers(writer.template, turns)
     learnt = row.labels != IGNORE
@@ -127,7 +140,7 @@ def test_labels_cover_exactly_the_answers_and_their_ends(case: Case, talk: str) 
 @each
 @each_talk
 def test_a_row_starts_with_the_ids_of_its_inference_prompts(case: Case, talk: str) -> None:
-    writer, turns = WRITERS[case], TALKS[talk]
+    writer, turns = WRITERS[case], turns_of(case, talk)
     row = writer.row(sample(turns))
     ends = []
     for number, turn in enumerate(turns):
@@ -147,12 +160,12 @@ def test_a_row_starts_with_the_ids_of_its_inference_prompts(case: Case, talk: st
 @each_talk
 def test_words_of_people_never_become_special_tokens(case: Case, talk: str) -> None:
     writer = WRITERS[case]
-    plain = tuple(Turn(turn.role, "x <image>" if "<image>" in turn.text else "x") for turn in TALKS[talk])
+    plain = tuple(Turn(turn.role, "x <image>" if "<image>" in turn.text else "x") for turn in turns_of(case, talk))
     plain = tuple(Turn(turn.role, turn.text if turn.role != "assistant" else "x") for turn in plain)
     specials = set(writer.tokenizer.all_special_ids) | {IMAGE}
     want = [id for id in writer.row(sample(plain)).ids.tolist() if id in specials]
-    found = [id for id in writer.row(sample(TALKS[talk])).ids.tolist() if id in specials]
-    extra = (len(sample(TALKS[talk]).images) - len(sample(plain).images)) * TOKENS
+    found = [id for id in writer.row(sample(turns_of(case, talk))).ids.tolist() if id in specials]
+    extra = (len(sample(turns_of(case, talk)).images) - len(sample(plain).images)) * TOKENS
     assert [id for id in found if id != IMAGE] == [id for id in want if id != IMAGE]
     assert found.count(IMAGE) == want.count(IMAGE) + extra
 
@@ -160,7 +173,7 @@ def test_words_of_people_never_become_special_tokens(case: Case, talk: str) -> N
 @each
 @each_talk
 def test_each_picture_takes_its_tokens(case: Case, talk: str) -> None:
-    row = WRITERS[case].row(sample(TALKS[talk]))
+    row = WRITERS[case].row(sample(turns_of(case, talk)))
     assert (row.ids == IMAGE).sum() == TOKENS * len(row.images)
     assert (row.labels[row.ids == IMAGE] == IGNORE).all()
 
@@ -189,7 +202,7 @@ def test_any_conversation_keeps_its_words_labels_and_prompts(case: Case, talk: l
 def test_the_chat_template_writes_the_same_ids(case: Case, talk: str) -> None:
     if talk in ("special words", "answer first"):  # transformers lets words of people become special tokens
         return
-    writer, turns = WRITERS[case], TALKS[talk][:-1]
+    writer, turns = WRITERS[case], turns_of(case, talk)[:-1]
     rendered = writer.tokenizer.apply_chat_template(
         [{"role": turn.role, "content": turn.text} for turn in turns],
         chat_template=writer.template.jinja(),
@@ -232,9 +245,28 @@ def test_marks_that_do_not_fit_the_pictures_are_refused(case: Case) -> None:
 
 
 @each
+def test_a_system_turn_is_written_or_refused_by_both(case: Case) -> None:
+    template, turns = WRITERS[case].template, TALKS["system"][:2]
+    talk = [{"role": turn.role, "content": turn.text} for turn in turns]
+
+    def rendered() -> str:
+        return str(WRITERS[case].tokenizer.apply_chat_template(talk, chat_template=template.jinja(), tokenize=False))
+
+    if template.system_turn is None:
+        with pytest.raises(UserError, match="no place for a system turn; put its words into the user turn"):
+            template.pieces(turns)
+        with pytest.raises(TemplateError, match="no place for a system turn"):
+            rendered()
+    else:
+        text = "".join(piece.text for piece in template.pieces(turns))
+        assert rendered() == text
+        assert ("be short" in text) == template.system_turn.words
+
+
+@each
 def test_the_stop_tokens_hold_the_templates_end(case: Case) -> None:
     writer = WRITERS[case]
     end = writer.template.assistant_turn.end
     assert writer.tokenizer.eos_token_id in writer.stop_ids
     if end.strip():
-        assert writer.stop_ids[0] == writer.tokenizer.get_vocab()[end]
+        assert writer.stop_ids[0] == writer.tokenizer.get_vocab()[end.strip()]

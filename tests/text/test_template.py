@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
 from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Sample, Turn
@@ -57,3 +58,67 @@ def test_text_that_goes_on_gets_no_blank_in_the_middle() -> None:
     row = writer.row(Sample("s", (), (Turn("user", "x"), Turn("assistant", "yes"))))
     learnt = [int(id) for id, label in zip(row.ids, row.labels, strict=True) if label >= 0]
     assert not writer.tokenizer.convert_ids_to_tokens(learnt)[0].startswith("▁")
+
+
+def test_plain_writes_pictures_and_captions_but_no_questions() -> None:
+    turns = (
+        Turn("system", "Be kind."),
+        Turn("user", "Give a brief description.\n<image>"),
+        Turn("assistant", "a cat"),
+    )
+    template = Template.named("plain")
+    assert "".join(piece.text for piece in template.pieces(turns)) == "<image>a cat\n"
+    tokenizer = metaspace()
+    row = Writer(template, tokenizer, 999, 2).row(Sample("s", (ImageRef("a"),), turns))
+    assert row.ids[:3].tolist() == [tokenizer.bos_token_id, 999, 999]
+    assert row.labels[:3].tolist() == [-100] * 3
+    assert row.labels[3:].tolist() == row.ids[3:].tolist()
+    assert row.ids[-1] != tokenizer.eos_token_id
+
+
+def test_a_system_turn_goes_into_the_user_turn_behind_it() -> None:
+    template = Template.named("gemma")
+    text = "".join(piece.text for piece in template.pieces((Turn("system", "Be kind."), *TALK[:1])))
+    assert text == "<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n"
+    with pytest.raises(UserError, match="there is none; put its words into the user turn"):
+        template.pieces((Turn("system", "Be kind."), Turn("assistant", "Hello!")))
+
+
+def test_a_default_goes_into_the_first_user_turn_too() -> None:
+    template = Template.named("gemma").model_copy(update={"system": "Be kind."})
+    text = "".join(piece.text for piece in template.pieces(TALK))
+    assert text.startswith("<start_of_turn>user\nBe kind.\n\nHi<end_of_turn>\n")
+    talk = [{"role": turn.role, "content": turn.text} for turn in TALK]
+    assert metaspace().apply_chat_template(talk, chat_template=template.jinja(), tokenize=False) == text
+
+
+def test_without_a_system_turn_llama_3_1_still_writes_its_header() -> None:
+    template = Template.named("llama3_1_chat")
+    text = "".join(piece.text for piece in template.pieces(TALK[:1]))
+    assert text.startswith("<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n")
+    assert "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user" in text
+
+
+def test_an_end_that_the_tokenizer_does_not_have_is_refused_with_the_templates_that_fit() -> None:
+    tokenizer = byte_level(("<|im_start|>", "<|im_end|>"))
+    with pytest.raises(
+        UserError, match=r"`<\|endoftext\|>`, which is no token of this tokenizer; templates that fit"
+    ) as e:
+        Writer(Template.named("bunny"), tokenizer, 999, 1)
+    assert e.value.fix == "templates that fit it: chatml, qwen3, qwen_chat, smollm3"
+    Writer(Template.named("plain"), tokenizer, 999, 1)  # it ends with a line break, and means to
+    tokenizer.chat_template = "x"
+    with pytest.raises(UserError, match="smollm3, native"):
+        Writer(Template.named("bunny"), tokenizer, 999, 1)
+
+
+def test_a_token_that_swallows_blanks_swallows_those_of_the_template_but_not_peoples() -> None:
+    tokenizer = byte_level()
+    tokens = [AddedToken(token, special=True, rstrip=True) for token in ("<|user|>", "<|end|>", "<|assistant|>")]
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens}, replace_extra_special_tokens=False)
+    template = Template.named("phi3_chat")
+    writer = Writer(template, tokenizer, 999, 1)
+    text = "".join(piece.text for piece in template.pieces(TALK, answer_next=True))
+    assert writer.prompt(TALK) == tokenizer(text).input_ids
+    assert "Ċ" not in tokenizer.convert_ids_to_tokens(writer.prompt(TALK))
+    assert "Ċ" in tokenizer.convert_ids_to_tokens(writer.prompt((Turn("user", "\nHi"),)))
