@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from bunny.cli import merge, recipes, show
+from bunny.cli.data import data_app
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
 
@@ -26,6 +27,7 @@ curate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="From
 recipe_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a recipe, or show all its settings.")
 app.add_typer(curate_app, name="curate")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(data_app, name="data")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML); see recipes/.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bunny.core.errors import UserError
+from bunny.core.log import meter
 from bunny.data.sources._rows import BadRow
 
 PIECE_BYTES = 1 << 22
@@ -34,6 +35,19 @@ def json_rows(path: Path, read: Callable[[int], None] | None = None) -> Iterator
             break
     is_list = head.lstrip()[:1] == "["
     return _list_items(path, head, pieces) if is_list else _line_items(head, pieces)
+
+
+def tracked_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """`json_rows` with a progress bar in megabytes."""
+    with meter(f"reading {path.name} (MB)", max(1, path.stat().st_size // 10**6)) as bar:
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.advance(min(bar.total, done // 10**6) - bar.done)
+
+        yield from json_rows(path, advance)
 
 
 def _pieces(path: Path, read: Callable[[int], None] | None) -> Iterator[str]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from bunny.core.errors import UserError
+from bunny.core.protocols import Source
 from bunny.core.recipe import Block, make
 from bunny.core.seeds import stream
 from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.data.makers import Maker
 from bunny.data.reading import Reading, check_pictures, split, usable
-from bunny.data.sources._rows import RowSource
 
 Group = list[Sample]
 """Rows about the same pictures."""
@@ -71,7 +71,7 @@ def make_mixture(
 
 
 def _rows_of(maker: Maker, name: str, samples: Sequence[Sample], seed: int) -> Reading:
-    if isinstance(maker, RowSource):
+    if isinstance(maker, Source):
         return usable(split(maker.read()), name)
     made = list(maker.make(samples, stream(f"data.{name}", seed)))
     if not made:
