@@ -67,23 +67,9 @@ SETTINGS = {
 
 
 def ids_of(maker: Generator, requests: Sequence[Request], settings: GenerationSettings) -> list[list[int]]:
-    """The ids that `answer` decodes, pads of finished rows taken off."""
-    seen: list[list[int]] = []
-    decode = maker.processor.tokenizer.batch_decode
-    ends = set(maker.writer.stop_ids)
-
-    def spy(new: torch.Tensor, **kwargs: Any) -> Any:
-        for row in new.tolist():
-            end = next((place for place, id in enumerate(row) if id in ends), len(row))
-            seen.append(row[:end])
-        return decode(new, **kwargs)
-
-    maker.processor.tokenizer.batch_decode = spy
-    try:
-        maker.answer(list(requests), settings)
-    finally:
-        maker.processor.tokenizer.batch_decode = decode
-    return seen
+    """The ids that `answer` decodes, without their end tokens."""
+    ends = set(maker._stop_ids())
+    return [[id for id in ids if id not in ends] for ids in maker.answer_ids(requests, settings)]
 
 
 def padded(maker: Generator, requests: Sequence[Request], settings: GenerationSettings) -> list[list[int]]:

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import ModelSection
-from bunny.model.build import build, load, load_projector, load_tower, with_fresh_projector
+from bunny.model.build import build, load, load_projector, with_fresh_projector
+from bunny.model.vision import load_tower
 from bunny.text.template import Template
 from tests.tiny import byte_level, save_language_model, save_tower
 

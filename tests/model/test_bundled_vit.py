@@ -56,7 +56,7 @@ def graph_outputs(graph_file: Path, pixels: np.ndarray) -> list[np.ndarray]:
 def test_the_tower_computes_what_the_packages_graph_computes(graph_file: Path, tower_folder: Path) -> None:
     import torch
 
-    from bunny.model.build import load_tower
+    from bunny.model.vision import load_tower
 
     tower, _ = load_tower(str(tower_folder))
     pixels = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
@@ -68,7 +68,7 @@ def test_the_tower_computes_what_the_packages_graph_computes(graph_file: Path, t
 
 
 def test_a_picture_becomes_224_pixels_in_imagenets_colours(tower_folder: Path) -> None:
-    from bunny.model.build import load_tower, picture_side
+    from bunny.model.vision import load_tower, picture_side
 
     _, processor = load_tower(str(tower_folder))
     pixels = np.asarray(processor([Image.new("RGB", (300, 300), (124, 116, 104))])["pixel_values"][0])

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from bunny.model.image_token import claim_image_token
+from bunny.model.image_token import claim_image_token, words_of
 from tests.tiny import byte_level
 
 WORDS = ["a", "b", "c"]
@@ -42,7 +42,7 @@ def unigram() -> Tokenizer:
 def test_a_reserved_token_is_renamed_and_nothing_else_moves(make: Any) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=make())
     before = tokenizer.get_vocab()
-    claimed, id = claim_image_token(tokenizer)
+    claimed, id = claim_image_token(tokenizer, rows=len(before))
     after = claimed.get_vocab()
     (old,) = set(before) - set(after)
     assert set(after) - set(before) == {"<image>"}
@@ -57,7 +57,7 @@ def test_a_reserved_token_is_renamed_and_nothing_else_moves(make: Any) -> None:
 def test_without_a_reserved_token_one_is_added_to_a_copy() -> None:
     tokenizer = byte_level()
     size = len(tokenizer)
-    claimed, id = claim_image_token(tokenizer)
+    claimed, id = claim_image_token(tokenizer, rows=size)
     assert (id, len(claimed), len(tokenizer)) == (size, size + 1, size)
     assert claimed("<image>").input_ids == [id]
     assert claimed("a b").input_ids == tokenizer("a b").input_ids
@@ -66,4 +66,20 @@ def test_without_a_reserved_token_one_is_added_to_a_copy() -> None:
 
 def test_a_tokenizer_that_knows_it_already_is_taken_as_it_is() -> None:
     tokenizer = byte_level(("<|im_end|>", "<image>"))
-    assert claim_image_token(tokenizer) == (tokenizer, 1)
+    assert claim_image_token(tokenizer, rows=2) == (tokenizer, 1)
+
+
+def test_a_row_that_is_no_word_comes_before_a_reserved_token() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=in_the_vocabulary())
+    words = words_of(tokenizer)
+    claimed, id = claim_image_token(tokenizer, rows=words + 10)
+    assert id == words
+    assert set(tokenizer.get_vocab()) < set(claimed.get_vocab())
+
+
+def test_a_reserved_token_stays_what_it_is_where_that_is_asked() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=in_the_vocabulary())
+    words = words_of(tokenizer)
+    claimed, id = claim_image_token(tokenizer, rows=words, rename=False)
+    assert id == words
+    assert set(claimed.get_vocab()) == {*tokenizer.get_vocab(), "<image>"}

@@ -40,7 +40,14 @@ class Generator:
         self.writer = Writer(template, processor.tokenizer, config.image_token_id, config.image_seq_length)
 
     def answer(self, requests: Sequence[Request], settings: GenerationSettings) -> list[str]:
-        """One answer per request, computed as one batch.
+        """One answer per request, computed as one batch."""
+        texts = self.processor.tokenizer.batch_decode(self.answer_ids(requests, settings), skip_special_tokens=True)
+        for stop in settings.stop:
+            texts = [text.partition(stop)[0] for text in texts]
+        return [text.strip() for text in texts]
+
+    def answer_ids(self, requests: Sequence[Request], settings: GenerationSettings) -> list[list[int]]:
+        """The ids of each answer, its end token included, computed as one batch.
 
         Requests about the same pictures (the same tuple) share the beginning up to the last picture token, if their
         words before it are the same too; all beginnings of one length are read together.
@@ -53,7 +60,9 @@ class Generator:
         cuts = {self._shared([prompts[row] for row in group]) for group in groups}
         if len(groups) < len(requests) and len(cuts) == 1 and 0 not in cuts and settings.num_beams == 1:
             return self._behind_prefixes(prompts, groups, cuts.pop(), requests, settings)
-        return self._padded(prompts, [picture for r in requests for picture in r.images], settings)
+        ids, mask = self._left_padded(prompts)
+        inputs = self._inputs(ids, mask, [picture for request in requests for picture in request.images])
+        return self._generate(inputs, settings)
 
     def _shared(self, prompts: list[list[int]]) -> int:
         """Length of the beginning up to the last picture token, if all prompts have it and go on; else 0."""
@@ -79,7 +88,7 @@ class Generator:
 
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         ids = torch.tensor([self._ids(request)])
-        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **self._pixels(request.images)}
+        inputs = self._inputs(ids, torch.ones_like(ids), list(request.images))
         failures: list[BaseException] = []
 
         def run() -> None:
@@ -99,13 +108,14 @@ class Generator:
         if failures:
             raise failures[0]
 
-    def _padded(self, prompts: list[list[int]], pictures: list[Any], settings: GenerationSettings) -> list[str]:
-        """Plain left-padded batch; a picture that stands in several rows is encoded once."""
-        ids, mask = self._left_padded(prompts)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if pictures:
-            inputs["inputs_embeds"] = self._embeds(ids, pictures)
-        return self._generate(inputs, settings)
+    def _inputs(self, ids: Tensor, mask: Tensor, pictures: list[Any]) -> dict[str, Any]:
+        """What generation reads. A picture that stands in several rows is encoded once."""
+        embeds = {"inputs_embeds": self._embeds(ids, pictures)} if pictures else {}
+        return {"input_ids": self._heard(ids), "attention_mask": mask, **embeds}
+
+    def _heard(self, ids: Tensor) -> Tensor:
+        """The ids that a repetition penalty sees: token 0 where a picture stands, as in the original."""
+        return ids.masked_fill(ids == self.model.config.image_token_id, 0)
 
     def _embeds(self, ids: Tensor, pictures: list[Any]) -> Tensor:
         """Input vectors of rows of ids (B, T) with the pictures' tokens in their places: (B, T, width)."""
@@ -126,7 +136,7 @@ class Generator:
         cut: int,
         requests: Sequence[Request],
         settings: GenerationSettings,
-    ) -> list[str]:
+    ) -> list[list[int]]:
         """One pass over every group's beginning with its pictures, then all rows behind copies of their cache."""
         from transformers import DynamicCache
 
@@ -143,22 +153,24 @@ class Generator:
                 owner[group] = number
             cache.batch_select_indices(owner.to(self.model.device))
         rest, rest_mask = self._left_padded([prompt[cut:] for prompt in prompts])
-        ids = torch.cat([prefixes[owner], rest], dim=1)
+        ids = torch.cat([self._heard(prefixes[owner]), rest], dim=1)
         mask = torch.cat([torch.ones(len(prompts), cut, dtype=torch.long), rest_mask], dim=1)
         return self._generate({"input_ids": ids, "attention_mask": mask, "past_key_values": cache}, settings)
 
-    def _generate(self, inputs: dict[str, Any], settings: GenerationSettings) -> list[str]:
+    def _generate(self, inputs: dict[str, Any], settings: GenerationSettings) -> list[list[int]]:
+        config = self._config(settings)
         with torch.inference_mode():
             out = self.model.generate(
                 **self._to_device(inputs),
-                generation_config=self._config(settings),
+                generation_config=config,
                 tokenizer=self.processor.tokenizer if settings.stop else None,
             )
-        new = out[:, inputs["input_ids"].shape[1] :]
-        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-        for stop in settings.stop:
-            texts = [text.partition(stop)[0] for text in texts]
-        return [text.strip() for text in texts]
+        ends = set(config.eos_token_id)
+        answers = []
+        for row in out[:, inputs["input_ids"].shape[1] :].tolist():
+            end = next((place + 1 for place, id in enumerate(row) if id in ends), len(row))
+            answers.append(row[:end])  # behind an end stand pads
+        return answers
 
     def _ids(self, request: Request) -> list[int]:
         return self.writer.prompt(request.turns, tuple(ImageRef(str(n)) for n in range(len(request.images))))
@@ -166,7 +178,7 @@ class Generator:
     def _left_padded(self, prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
         longest = max(map(len, prompts))
         image = self.model.config.image_token_id
-        pads = [next((id for id in prompt if id != image), self._pad()) for prompt in prompts]
+        pads = [next((id for id in prompt if id != image), 0) for prompt in prompts]
         ids = torch.tensor([[pad] * (longest - len(p)) + p for pad, p in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
         return ids, mask
@@ -181,6 +193,12 @@ class Generator:
         tokenizer = self.processor.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.writer.stop_ids[0])
 
+    def _stop_ids(self) -> list[int]:
+        """Ids that end an answer: the template's, the tokenizer's, and those that the language model came with."""
+        own = self.model.generation_config.eos_token_id
+        own = own if isinstance(own, list) else [] if own is None else [own]
+        return list(dict.fromkeys([*self.writer.stop_ids, *own]))
+
     def _config(self, settings: GenerationSettings) -> GenerationConfig:
         """Only what was asked: a base model's own sampling defaults never leak into an answer."""
         sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
@@ -190,7 +208,7 @@ class Generator:
             repetition_penalty=settings.repetition_penalty,
             num_beams=settings.num_beams,
             stop_strings=list(settings.stop) or None,
-            eos_token_id=self.writer.stop_ids,
+            eos_token_id=self._stop_ids(),
             pad_token_id=self._pad(),
             suppress_tokens=[self.model.config.image_token_id],
             **sampling,

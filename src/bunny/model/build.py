@@ -7,68 +7,59 @@ error. A saved Bunny folder is opened with `load`.
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import ModelSection
 from bunny.model import quiet
-from bunny.model.bundled import resolve
 from bunny.model.config import BunnyConfig
-from bunny.model.image_token import claim_image_token
+from bunny.model.image_token import claim_image_token, words_of
+from bunny.model.language_models import load_language_model
+from bunny.model.loading import nothing_lost
 from bunny.model.modeling import BunnyForConditionalGeneration
 from bunny.model.processor import BunnyProcessor
 from bunny.model.projector import build_projector, output_tokens
-
-DEAD_LAYER_TOWERS = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model")
-"""Towers whose last block the original never reads (hidden_states[-2]): it is left out instead of thrown away."""
-
-
-OTHER_HALF = re.compile(r"^(text_model|logit_scale|logit_bias|text_projection|visual_projection)\b|(^|\.)head\.")
-"""Tensors of a SigLIP or CLIP folder that its vision tower does not have: the text half and the pooling head."""
+from bunny.model.vision import check_layer, load_tower, picture_side, set_scales, tokens_of
 
 
 def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
     """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
     quiet()
     tower, image_processor = load_tower(section.vision_tower, section.image_size)
-    _check_layer(tower, section)
+    check_layer(tower, section.vision_feature_layer, section.vision_tower)
+    strategy, patches = tokens_of(tower.config, picture_side(image_processor))
+    if section.s2_scales:
+        set_scales(image_processor, section.s2_scales)
     language_model, tokenizer = load_language_model(section.language_model)
-    tokenizer, image_token_id = claim_image_token(tokenizer)
     for part in (tower, language_model):
         part.config._name_or_path = ""  # a folder of this machine is no part of the model
-    head = language_model.get_output_embeddings()
-    if image_token_id >= head.out_features:
+    head_rows = language_model.get_output_embeddings().out_features
+    words = words_of(tokenizer)
+    tokenizer, image_token_id = claim_image_token(tokenizer, head_rows)
+    if image_token_id >= head_rows:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # the new row is drawn around the mean of the others
             language_model.resize_token_embeddings(image_token_id + 1)
-        head = language_model.get_output_embeddings()
-    strategy, patches = _seen(tower, picture_side(image_processor))
     tokens = output_tokens(section.projector, patches)
     config = BunnyConfig(
         vision_config=copy.deepcopy(tower.config),
         text_config=copy.deepcopy(language_model.config),
         projector_type=section.projector,
+        s2_scales=list(section.s2_scales),
+        words=words,
+        head_rows=head_rows,
         image_token_index=image_token_id,
         image_seq_length=tokens,
         vision_feature_layer=section.vision_feature_layer,
         vision_feature_select_strategy=strategy,
     )
-    model = _assemble(config, tower, language_model, head, seed)
+    model = _assemble(config, tower, language_model, seed)
     model.generation_config = copy.deepcopy(language_model.generation_config)
     model.generation_config.suppress_tokens = [image_token_id]
     processor = BunnyProcessor(
@@ -83,25 +74,8 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
     return model, processor
 
 
-def _check_layer(tower: nn.Module, section: ModelSection) -> None:
-    blocks = getattr(tower.config, "num_hidden_layers", 0)  # a convolutional tower has its last grid only
-    if not -blocks - 1 <= section.vision_feature_layer <= blocks:
-        raise UserError(
-            f"vision_feature_layer={section.vision_feature_layer}: {section.vision_tower} has {blocks} blocks here",
-            fix=f"choose from {-blocks - 1} to {blocks}",
-        )
-
-
-def _seen(tower: Any, side: int) -> tuple[str, int]:
-    """(`default` if class or register tokens come before the patches, else `full`; patches of a prepared picture)."""
-    with torch.device("meta"):  # shapes only
-        twin = AutoModel.from_config(tower.config)
-        states = twin(torch.empty(1, 3, side, side), output_hidden_states=True).hidden_states
-    patches = (side // tower.config.patch_size) ** 2
-    return "full" if states[-1].shape[1] == patches else "default", patches
-
-
-def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, head: nn.Linear, seed: int) -> Any:
+def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, seed: int) -> Any:
+    head = language_model.get_output_embeddings()
     with torch.device("meta"):
         model = BunnyForConditionalGeneration(config)
     model.model.vision_tower = tower
@@ -129,7 +103,7 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     except (OSError, ValueError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: damaged, or not a whole model ({first})", fix="write or copy it again") from error
-    _nothing_lost(str(path), info)
+    nothing_lost(str(path), info)
     if not isinstance(processor, BunnyProcessor):
         raise UserError(f"{path}: not a Bunny folder ({type(processor).__name__})")
     return model.eval(), processor
@@ -172,75 +146,4 @@ def with_fresh_projector(model: Any, seed: int) -> Any:
 def _fresh_projector(config: BunnyConfig, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_projector(config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size)
-
-
-def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]:
-    """(vision tower without a dead last layer, image processor) of a folder, hub name or `bundled:` name."""
-    quiet()
-    folder = resolve(reference)
-    with _reading(reference):
-        config = AutoConfig.from_pretrained(folder)
-        config = getattr(config, "vision_config", config)
-        if config.model_type in DEAD_LAYER_TOWERS:
-            config.num_hidden_layers -= 1
-            config.vision_use_head = False
-        tower, info = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(folder)
-    unread = [key for key in info["unexpected_keys"] if not _left_on_purpose(key, config)]
-    _nothing_lost(reference, info | {"unexpected_keys": unread})
-    side = picture_side(processor)
-    if image_size is not None and image_size != side:
-        raise UserError(f"{reference} takes {side} px, not {image_size}", fix="leave image_size out")
-    return tower.eval(), processor
-
-
-def _left_on_purpose(key: str, config: Any) -> bool:
-    """Whether a tensor of the folder belongs to what a tower leaves out: dead layer, pooling head, text half."""
-    block = re.search(r"\.layers\.(\d+)\.", key)
-    if block is not None and config.model_type in DEAD_LAYER_TOWERS:
-        return bool(int(block.group(1)) >= config.num_hidden_layers)
-    return bool(OTHER_HALF.search(key))
-
-
-def picture_side(image_processor: Any) -> int:
-    """Pixels of the square that comes out of an image processor; DINOv2's is not its config's `image_size`."""
-    settings = image_processor.to_dict()
-    size = settings["crop_size" if settings.get("do_center_crop") else "size"]
-    return int(size.get("height") or size["shortest_edge"])
-
-
-def load_language_model(reference: str) -> tuple[Any, Any]:
-    """(causal language model, fast tokenizer) of a folder, hub name or `bundled:` name."""
-    folder = resolve(reference)
-    with _reading(reference):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    _nothing_lost(reference, info)
-    if not tokenizer.is_fast:
-        raise UserError(f"{reference}: a fast tokenizer is needed (tokenizer.json)")
-    return model.eval(), tokenizer
-
-
-def _nothing_lost(where: str, info: dict[str, Any]) -> None:
-    lost = {kind: sorted(keys) for kind, keys in info.items() if keys and kind != "error_msgs"}
-    for kind, keys in lost.items():
-        raise UserError(f"{where}: {len(keys)} {kind.replace('_', ' ')}: {', '.join(map(str, keys[:4]))}")
-
-
-class _reading:
-    """Turns transformers' "cannot find" errors into one line."""
-
-    def __init__(self, reference: str) -> None:
-        self.reference = reference
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, ValueError)):
-            first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"cannot load {self.reference}: {first}",
-                fix="give a folder, a hub name (with a network) or `bundled:NAME`",
-            ) from error
+        return build_projector(config.projector_type, config.feature_width, config.text_config.hidden_size)

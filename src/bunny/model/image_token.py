@@ -1,7 +1,7 @@
 """The `<image>` token: an id inside the vocabulary that stands for one picture token.
 
-A reserved token is renamed where the tokenizer has one, so that no row is added and logits keep their shape; else
-one token is added. Either way generation never produces it.
+It is the first row of the language model that is no word of its tokenizer; where all rows are words a reserved token is
+renamed, so that no row is added and logits keep their shape; else one row is added. Generation never produces it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,21 @@ from bunny.core.types import IMAGE_MARK
 RESERVED = re.compile(r"<\|?(empty_output|reserved[_ -]?(special_token_)?\d*|unused_?\d+|extra_id_\d+|dummy_\d+)\|?>")
 
 
-def claim_image_token(tokenizer: Any) -> tuple[Any, int]:
-    """(tokenizer that knows `<image>` as one special token, its id). The tokenizer handed in is not changed."""
+def words_of(tokenizer: Any) -> int:
+    """Ids that the tokenizer can write: rows of the language model beyond them stand for nothing."""
+    return 1 + int(max(tokenizer.get_vocab().values()))
+
+
+def claim_image_token(tokenizer: Any, rows: int, rename: bool = True) -> tuple[Any, int]:
+    """(tokenizer that knows `<image>` as one special token, its id). The tokenizer handed in is not changed.
+
+    rows: of the language model's vocabulary. rename: take a reserved token before a row is added.
+    """
     vocabulary = tokenizer.get_vocab()
     if IMAGE_MARK in vocabulary:
         return tokenizer, int(vocabulary[IMAGE_MARK])
     reserved = sorted((id, token) for token, id in vocabulary.items() if RESERVED.fullmatch(token))
-    if not reserved:
+    if not reserved or not rename or words_of(tokenizer) < rows:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_MARK]}, replace_extra_special_tokens=False)
         return tokenizer, int(tokenizer.convert_tokens_to_ids(IMAGE_MARK))

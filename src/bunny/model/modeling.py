@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import (
+    LlavaCausalLMOutputWithPast,
     LlavaForConditionalGeneration,
     LlavaModel,
     LlavaPreTrainedModel,
@@ -23,6 +24,7 @@ from transformers.models.llava.modeling_llava import (
 from bunny.core.types import IGNORE
 from bunny.model.config import BunnyConfig
 from bunny.model.projector import build_projector
+from bunny.model.s2 import multiscale
 
 LOGIT_ROWS = 2048
 """Label positions whose logits are in memory at once: 2048 x 150k x 4 bytes = 1.2 GB for the largest vocabulary."""
@@ -37,13 +39,19 @@ class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
         LlavaPreTrainedModel.__init__(self, config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.multi_modal_projector = build_projector(
-            config.projector_type, config.vision_config.hidden_size, config.text_config.hidden_size
+            config.projector_type, config.feature_width, config.text_config.hidden_size
         )
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
     def tower_features(self, pixel_values: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) as the chosen layer of the vision tower: (B, N, vision width), before the projector.
+        """Pictures (B, 3, H, W) as the vision tower sees them: (B, N, feature width), before the projector."""
+        if not self.config.s2_scales:
+            return self.patch_features(pixel_values)
+        return multiscale(pixel_values, self.config.s2_scales, self.patch_features)
+
+    def patch_features(self, pixel_values: Tensor) -> Tensor:
+        """The chosen layer of the vision tower at its own size: (B, N, vision width).
 
         With the strategy `default` only the patches are kept: class and register tokens, which come first, go.
         """
@@ -83,22 +91,56 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
         packed: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Logits, as Llava's; or with `packed` the summed loss of a packed batch (see `packed_loss`)."""
         if packed is not None:
             return self.packed_loss(**packed)
-        return super().forward(
+        outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            labels=labels,
             **kwargs,
         )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.logits(outputs.last_hidden_state[:, kept], self.config.words)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return LlavaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def logits(self, hidden: Tensor, rows: int = 0) -> Tensor:
+        """Logits (…, vocabulary) of hidden states (…, width); only the first `rows` are open (0: all).
+
+        What some families do behind the head belongs to the arithmetic of the language model, and Llava's own wrapper
+        leaves it out: Granite and MiniCPM divide, Cohere multiplies, Gemma-2 caps.
+        """
+        text = self.config.text_config
+        logits = self.lm_head(hidden)
+        if scale := getattr(text, "logits_scaling", None):
+            logits = logits / scale
+        if scale := getattr(text, "logit_scale", None):
+            logits = logits * scale
+        if cap := getattr(text, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        if 0 < rows < logits.shape[-1]:
+            closed = torch.arange(logits.shape[-1], device=logits.device) >= rows
+            logits = logits.masked_fill(closed, torch.finfo(logits.dtype).min)
+        return logits  # type: ignore[no-any-return]
 
     @property
     def is_gradient_checkpointing(self) -> bool:
@@ -167,7 +209,7 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         return total
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        logits = self.lm_head(hidden)
+        logits = self.logits(hidden, self.config.head_rows)
         logits = logits.to(at_least_float32(logits.dtype))
         return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 

@@ -47,11 +47,11 @@ def _rest_unused(model: Any, section: StageSection) -> None:
     patches = (vision.image_size // vision.patch_size) ** 2
     first = next(inner.vision_tower.parameters())
     if section.projector == "train":
-        features = first.new_zeros(1, patches, vision.hidden_size)
+        features = first.new_zeros(1, patches, model.config.feature_width)
         _freeze_unused(inner.multi_modal_projector, inner.multi_modal_projector(features))
     if section.vision_tower == "train":
         blank = first.new_zeros(1, 3, vision.image_size, vision.image_size)
-        _freeze_unused(inner.vision_tower, inner.tower_features(blank))
+        _freeze_unused(inner.vision_tower, inner.patch_features(blank))
 
 
 def _freeze_unused(part: nn.Module, output: torch.Tensor) -> None:

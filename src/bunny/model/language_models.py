@@ -1,0 +1,106 @@
+"""Language models: a folder, hub name or `bundled:` name becomes a causal language model and its tokenizer.
+
+Configurations that came with their own code (MiniCPM, the first StableLM-2) are read without it: their arithmetic is
+that of families transformers has, under other names. The tables below say which field is which.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from bunny.core.errors import UserError
+from bunny.model import quiet
+from bunny.model.bundled import resolve
+from bunny.model.loading import nothing_lost, reading
+
+
+def _minicpm(fields: dict[str, Any]) -> dict[str, Any]:
+    """MiniCPM's multipliers under Granite's names (MiniCPM: scale_emb, scale_depth, dim_model_base)."""
+    depth = fields.pop("scale_depth") / math.sqrt(fields["num_hidden_layers"])
+    return {
+        "tie_word_embeddings": True,  # MiniCPM's default, where its file is silent
+        **fields,
+        "model_type": "granite",
+        "embedding_multiplier": fields["scale_emb"],
+        "residual_multiplier": depth,
+        "attention_multiplier": 1 / math.sqrt(fields["hidden_size"] // fields["num_attention_heads"]),
+        "logits_scaling": fields["hidden_size"] / fields["dim_model_base"],
+    }
+
+
+def _stablelm_epoch(fields: dict[str, Any]) -> dict[str, Any]:
+    """The first release of StableLM-2 under the names of transformers' StableLm."""
+    return {
+        **fields,
+        "model_type": "stablelm",
+        "partial_rotary_factor": fields["rope_pct"],
+        "layer_norm_eps": fields["norm_eps"],
+        "use_parallel_residual": False,
+    }
+
+
+OWN_CODE: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "minicpm": _minicpm,
+    "stablelm_epoch": _stablelm_epoch,
+}
+"""Model types that transformers does not have -> their fields under the names of the family whose arithmetic it is."""
+
+FOREIGN = ("scale_emb", "dim_model_base", "rope_pct", "norm_eps", "auto_map", "_name_or_path")
+"""Fields that only the original code reads."""
+
+
+def text_config(fields: Mapping[str, Any]) -> Any:
+    """The transformers configuration of a language model's config.json. Raises UserError for an unknown model type."""
+    kind = str(fields.get("model_type"))
+    known = OWN_CODE.get(kind, dict)(dict(fields))
+    family = known.pop("model_type", kind)
+    if family not in CONFIG_MAPPING:
+        raise UserError(
+            f"a language model of type `{kind}` is not known to this transformers", fix="upgrade transformers"
+        )
+    known = {key: value for key, value in known.items() if key not in FOREIGN}
+    return CONFIG_MAPPING[family](**known)
+
+
+def load_language_model(reference: str) -> tuple[Any, Any]:
+    """(causal language model, fast tokenizer) of a folder, hub name or `bundled:` name."""
+    quiet()
+    folder = resolve(reference)
+    with reading(reference):
+        config = _config_of(folder)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    nothing_lost(reference, info)
+    return model.eval(), load_tokenizer(folder, config)
+
+
+def load_tokenizer(folder: str, config: Any) -> Any:
+    """The fast tokenizer of a folder or hub name, never by its own code. Raises UserError if there is none."""
+    with reading(folder):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+        except ValueError:  # its class is code in the folder: tokenizer.json says all that is needed
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: a fast tokenizer is needed (tokenizer.json)")
+    return tokenizer
+
+
+def _config_of(folder: str) -> Any:
+    """The configuration in a folder or on the hub; without its code where it has some."""
+    from transformers.utils import cached_file
+
+    path = cached_file(folder, "config.json")
+    fields = json.loads(Path(path).read_text(encoding="utf-8"))
+    if fields.get("model_type") in OWN_CODE:
+        return text_config(fields)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return getattr(config, "text_config", config)
