@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import merge, recipes, show
+from bunny.cli import merge, recipes, show, zoo
 from bunny.cli.data import data_app
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
@@ -29,7 +29,7 @@ app.add_typer(curate_app, name="curate")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML); see recipes/.")]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a name of `bunny zoo`.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]
 Overrides = Annotated[
     list[str] | None,
@@ -199,6 +199,7 @@ def chat(
 
 
 app.command("merge")(merge.merge)
+app.command("zoo")(zoo.zoo)
 
 
 @curate_app.command("run")

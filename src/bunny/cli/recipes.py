@@ -1,4 +1,4 @@
-"""From the words of a command to a checked `Recipe`: finds the file, applies `--set` and `--fast`."""
+"""From the words of a command to a checked `Recipe`: finds the file or the zoo's recipe, applies `--set`, `--fast`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,22 @@ DEMO = Path("recipes") / "tiny-cpu.yaml"
 
 
 def load(path: Path, overrides: list[str] | None = None, fast: bool = False) -> Recipe:
-    """The validated recipe. Raises UserError for a missing file, an unknown key, a value of the wrong kind."""
+    """The validated recipe; a bare name that is no file is one of the zoo's.
+
+    Raises UserError for a missing file, an unknown name or key, a value of the wrong kind.
+    """
+    if is_name(str(path)):
+        from bunny.pipeline import zoo
+
+        return zoo.load(str(path), tuple(overrides or ()), fast)
     from bunny.core.recipe import Recipe
 
     return Recipe.load(path, tuple(overrides or ()), fast)
+
+
+def is_name(word: str) -> bool:
+    """Whether a word can only be a name of the zoo's: no ending of a recipe file, no folder in it, no such file."""
+    return not is_file_name(word) and Path(word).name == word and not Path(word).exists()
 
 
 def demo_recipe() -> Path:
@@ -40,5 +52,14 @@ def run_folder(recipe: Recipe, output: Path | None) -> Path:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether a word names a recipe file and not a model."""
-    return Path(name).suffix.lower() in (".yaml", ".yml")
+    """Whether a word names a recipe, by its file or by its name in the zoo, and not a model."""
+    if is_file_name(name):
+        return True
+    from bunny.pipeline import zoo
+
+    return is_name(name) and name in zoo.names()
+
+
+def is_file_name(word: str) -> bool:
+    """Whether a word ends as a recipe file does."""
+    return Path(word).suffix.lower() in (".yaml", ".yml")
