@@ -7,6 +7,7 @@ purpose (the tower's dead last block and pooling head, the base's head bias) is 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoImageProcessor, GenerationConfig
 
 from bunny.core.errors import UserError
 from bunny.core.log import log
-from bunny.core.store import publish
+from bunny.core.store import publish, write_atomic
 from bunny.model import quiet
 from bunny.model.config import BunnyConfig
 from bunny.model.eva import eva_names, read_eva_checkpoint
@@ -35,6 +36,8 @@ from bunny.model.tensors import Joined, TensorInfo, TensorTable, open_tensors
 from bunny.model.vision import left_on_purpose, picture_side, set_scales, tokens_of, vision_config
 
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
+RECORD = "import.json"
+"""What an imported folder says of where it came from: the original's own settings, and what was left out."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def import_original(
     config.save_pretrained(work)
     processor.save_pretrained(work)
     generation.save_pretrained(work)
+    write_atomic(work / RECORD, json.dumps({"fields": dict(original.fields), "left_out": left_out}, indent=1))
     publish(work, out)
     log.info("%d tensors; left out on purpose: %d", len(table.info), len(left_out))
     return Imported(original.kind, len(table.info), left_out, str(written).removeprefix("torch."), template)
@@ -96,12 +100,21 @@ def _tower(original: Original, reference: str | None) -> _Tower:
     """The vision tower that the checkpoint was made with. Its weights are read only where the checkpoint has none."""
     place = find(reference or original.fields.get("mm_vision_tower"), original.folder, "--vision-tower", "the tower")
     if place.is_file():
-        config, state, processor = read_eva_checkpoint(place)
-        return _Tower(config, processor, None if original.has_tower else _InMemory(state))
-    with reading(str(place)):
-        config = vision_config(AutoConfig.from_pretrained(place))
-        processor = AutoImageProcessor.from_pretrained(place)
-    return _Tower(config, processor, None if original.has_tower else open_tensors(place))
+        config, _, processor = read_eva_checkpoint(place)
+    else:
+        with reading(str(place)):
+            config = vision_config(AutoConfig.from_pretrained(place))
+            processor = AutoImageProcessor.from_pretrained(place)
+    return _Tower(config, processor, None if original.has_tower else tower_table(place))
+
+
+def tower_table(place: Path) -> TensorTable:
+    """The tensors of a tower's folder or EVA `.pt` file under the names that a checkpoint has behind TOWER."""
+    table = open_tensors(place)
+    names = {name.removeprefix("visual.").removeprefix("vision_tower."): name for name in table.info}
+    if place.is_file():
+        names = {new: old for new, old in names.items() if old.startswith("visual.")}
+    return Renamed(table, names)
 
 
 def _settings(
@@ -173,7 +186,7 @@ def _table(original: Original, tower: _Tower, config: BunnyConfig) -> tuple[Tens
     names, left_out = _names(original.tensors.info, wanted, config)
     tables: list[TensorTable] = [Renamed(original.tensors, names)]
     if tower.tensors is not None:
-        prefixed = {f"{TOWER}{name.removeprefix('vision_tower.')}": name for name in tower.tensors.info}
+        prefixed = {f"{TOWER}{name}": name for name in tower.tensors.info}
         own, more = _names(prefixed, wanted, config)
         tables.append(Renamed(tower.tensors, {new: prefixed[old] for new, old in own.items()}))
         left_out += more
@@ -219,7 +232,9 @@ def _tower_name(name: str, wanted: Mapping[str, Any], vision: Any) -> str | None
     if left_on_purpose(name, vision) or name.endswith("position_ids"):
         return None
     candidates = (name, name.removeprefix("vision_model."))
-    return next((f"model.vision_tower.{c}" for c in candidates if f"model.vision_tower.{c}" in wanted), f"{TOWER}{name}")
+    return next(
+        (f"model.vision_tower.{c}" for c in candidates if f"model.vision_tower.{c}" in wanted), f"{TOWER}{name}"
+    )
 
 
 def _ours(name: str) -> str:
@@ -235,7 +250,11 @@ def _check(where: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str
     missing = sorted(wanted.keys() - found.keys() - ({HEAD} if tied else set()))
     unread = sorted(found.keys() - wanted.keys())
     if missing or unread:
-        parts = [f"{len(some)} {word}: {', '.join(some[:4])}" for word, some in (("missing", missing), ("unread", unread)) if some]
+        parts = [
+            f"{len(some)} {word}: {', '.join(some[:4])}"
+            for word, some in (("missing", missing), ("unread", unread))
+            if some
+        ]
         raise UserError(f"{where}: {'; '.join(parts)}", fix="check the base model, the tower and the files")
     odd = [name for name, info in found.items() if info.shape != wanted[name]]
     if odd:
@@ -249,15 +268,3 @@ def _widest(dtypes: set[torch.dtype]) -> torch.dtype:
     for dtype in kinds[1:]:
         widest = torch.promote_types(widest, dtype)
     return widest
-
-
-class _InMemory:
-    """A small state dict as a table."""
-
-    def __init__(self, state: Mapping[str, torch.Tensor]) -> None:
-        self.state = state
-        self.info = {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        tensor = self.state[name]
-        return tensor[start:stop] if tensor.ndim else tensor

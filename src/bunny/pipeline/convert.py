@@ -29,6 +29,17 @@ def import_model(
     return {"folder": str(folder), "out": str(out), **asdict(imported)}
 
 
+def export_model(
+    folder: Path, out: Path, to: str, vision_tower: str | None = None, dtype: str | None = None
+) -> dict[str, Any]:
+    """A folder of this Bunny in another layout: `original` is what BAAI-DCAI/Bunny loads. Raises UserError."""
+    from bunny.model.exporting import export_original
+
+    if to != "original":
+        raise UserError(f"--to {to}: no such layout", fix="choose from original")
+    return export_original(folder, out, vision_tower, _dtype(dtype))
+
+
 def _dtype(name: str | None) -> Any:
     import torch
 
