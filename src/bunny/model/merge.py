@@ -82,7 +82,8 @@ def average(
         config = _updated(source.config, written, rows)
         write_atomic(work / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         write_atomic(work / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-        write_tensors(merged, work, description="averaging (MB)")
+        with _one_thread():
+            write_tensors(merged, work, description="averaging (MB)")
         publish(work, out)
     return record
 
@@ -235,3 +236,14 @@ def _work_folder(out: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of short pieces wait for memory, not for cores; several threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """Views over tables of tensors: renamed, cut, lengthened, cast, with a LoRA added, averaged.
 
-In: tables. Out: a table whose rows are computed when they are read; nothing is held. Arithmetic goes element by
+In: tables. Out: a table whose rows are computed when they are read. Arithmetic goes element by
 element (a LoRA's product: row by row), so reading in pieces gives what reading at once gives.
 """
 
@@ -97,6 +97,7 @@ class WithLora:
     ) -> None:
         self.base, self.adapter, self.pairs = base, adapter, dict(pairs)
         self.scaling = scaling if isinstance(scaling, Mapping) else dict.fromkeys(pairs, scaling)
+        self._down = ("", torch.empty(0))  # the A of the last read: the next rows of the same W need it again
         self.info = dict(base.info)
         for name, (down, up) in self.pairs.items():
             weight, a, b = _known(base, name), _known(adapter, down), _known(adapter, up)
@@ -113,7 +114,9 @@ class WithLora:
         if name not in self.pairs:
             return weight
         down, up = self.pairs[name]
-        a = self.adapter.read(down).float().flatten(1)  # (r, in)
+        if self._down[0] != down:
+            self._down = (down, self.adapter.read(down).float().flatten(1))
+        a = self._down[1]  # (r, in)
         b = self.adapter.read(up, start, stop).float().flatten(1)  # (rows, r)
         added = (b @ a).mul_(self.scaling[name]).view(weight.shape)
         return added.add_(weight).to(self.info[name].dtype)
