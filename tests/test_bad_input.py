@@ -60,12 +60,12 @@ def tiny_language_model(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {token: id for id, token in enumerate(["<s>", "</s>", "<|reserved_0|>", *letters])}
+    words = {token: id for id, token in enumerate(["<s>", "<|endoftext|>", "<|reserved_0|>", *letters])}
     raw = Tokenizer(models.BPE(vocab=words, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", extra_special_tokens=["<|reserved_0|>"]
+        tokenizer_object=raw, bos_token="<s>", eos_token="<|endoftext|>", extra_special_tokens=["<|reserved_0|>"]
     )
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
