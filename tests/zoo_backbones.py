@@ -52,6 +52,8 @@ def save_language_model(folder: Path, name: str, backbone: Backbone, template_te
     for key, parameter in model.named_parameters():
         if "norm" not in key:
             parameter.data.normal_(std=0.2)
+    if (bias := model.get_output_embeddings().bias) is not None:
+        bias.data.zero_()  # Phi's, which the original Bunny drops
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if config.model_type != fields["model_type"]:  # published under a name transformers does not know

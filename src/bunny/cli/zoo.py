@@ -58,7 +58,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 def _one(content: Mapping[str, Any]) -> None:
     """A recipe in full; what is empty is left out."""
     known = {key: value for key, value in content.items() if value not in ("", None, [], {})}
-    downloads, commands = known.pop("download"), known.pop("commands")
+    downloads, sets, commands = known.pop("download"), known.pop("data"), known.pop("commands")
     known["parameters"] = f"{known['parameters'] / 1e9:.2f} billion"
     known["memory_gb (estimated: to run; to train on one GPU, a row at a time)"] = known.pop("memory_gb")
     show.facts(known)
@@ -67,6 +67,9 @@ def _one(content: Mapping[str, Any]) -> None:
         typer.echo(f"  {item['name']}: {item['gb']} GB, {item['licence']}; {item['from']}")
         if item["note"]:
             typer.echo(f"    {item['note']}")
+    for item in sets:
+        files = ", ".join(f"{path} {size}" for path, size in item["files"].items())
+        typer.echo(f"  {item['name']}: {files}; {item['from']}\n    pictures: {item['pictures']}")
     typer.echo("commands:")
     for command in commands:
         typer.echo(f"  {command}")

@@ -129,9 +129,13 @@ def _backbone(wanted: str, known: Mapping[str, Backbone], name: str) -> Backbone
 
 
 def summaries() -> list[dict[str, Any]]:
-    """One row per recipe: parts, parameters, a few published scores, GB to run, train and download."""
+    """One row per recipe: parts, parameters, a few published scores, GB to run, train and download.
+
+    Those with published scores come first, each group from small to large.
+    """
     known = backbones()
-    return [summary(entry(name, known)) for name in names()]
+    rows = [summary(entry(name, known)) for name in names()]
+    return sorted(rows, key=lambda row: (not any(row["scores"].values()), row["parameters"], row["name"]))
 
 
 def summary(item: Entry) -> dict[str, Any]:
@@ -178,6 +182,7 @@ def details(name: str) -> dict[str, Any]:
             _download(recipe.model.vision_tower, item.vision_tower),
         ],
         "memory_gb": {key.removesuffix("_gb"): row[key] for key in ("run_gb", "align_gb", "lora_gb", "full_gb")},
+        "data": [_data_set(name) for name in _data_names(item)],
         "stages": {stage: _stage(section) for stage, section in item.stages.items()},
         "merge": recipe.merge.model_dump(mode="json") if recipe.merge else None,
         "commands": _commands(item),
@@ -210,15 +215,30 @@ def _stage(section: StageSection) -> dict[str, Any]:
     }
 
 
+def _data_names(item: Entry) -> list[str]:
+    """The published data sets that its stages learn from, in order, each once."""
+    blocks = [block for section in item.stages.values() for block in section.data if block["use"] == "published"]
+    return list(dict.fromkeys(str(block["name"]) for block in blocks))
+
+
+def _data_set(name: str) -> dict[str, Any]:
+    """What a published data set takes to download."""
+    from bunny.data.published_sets import published
+
+    chosen = published(name)
+    return {
+        "name": name,
+        "from": f"https://huggingface.co/datasets/{chosen.hub}",
+        "files": {file.path: file.size for file in chosen.files},
+        "pictures": chosen.archives,
+    }
+
+
 def _commands(item: Entry) -> list[str]:
     """What to type, in order."""
     name = item.recipe.name
-    data = {str(block["name"]): None for section in item.stages.values() for block in section.data if "name" in block}
-    return [
-        *(f"bunny data check {one}" for one in data),
-        f"bunny train {name}",
-        f"bunny chat runs/{name}/model PICTURE",
-    ]
+    checks = [f"bunny data check {one}" for one in _data_names(item)]
+    return [*checks, f"bunny train {name}", f"bunny chat runs/{name}/model PICTURE"]
 
 
 def _gb(count: int) -> float:
