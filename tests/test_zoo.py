@@ -227,6 +227,9 @@ def test_a_name_goes_where_a_recipe_is_asked_for(tmp_path: Path, monkeypatch: py
     shown = CliRunner().invoke(app, ["recipe", "show", "bunny-v1.0-3b", "--set", "tune.lora.r=8", "--json"])
     assert json.loads(shown.stdout)["tune"]["lora"]["r"] == 8
     assert recipes.is_recipe("bunny-v1.0-3b")
+    (tmp_path / "bunny-v1.0-3b").mkdir()  # a run folder of that name is no recipe, and hides none
+    assert not recipes.is_recipe("bunny-v1.0-3b")
+    assert CliRunner().invoke(app, ["recipe", "check", "bunny-v1.0-3b"]).exit_code == 0
     missed = CliRunner().invoke(app, ["train", "bunny-v1.0-3", "--dry-run"])
     assert missed.exit_code == 2
     assert "did you mean `bunny-v1.0-3b`?" in missed.stderr

@@ -29,7 +29,7 @@ def load(path: Path, overrides: list[str] | None = None, fast: bool = False) -> 
 
 def is_name(word: str) -> bool:
     """Whether a word can only be a name of the zoo's: no ending of a recipe file, no folder in it, no such file."""
-    return not is_file_name(word) and Path(word).name == word and not Path(word).exists()
+    return not is_file_name(word) and Path(word).name == word and not Path(word).is_file()
 
 
 def demo_recipe() -> Path:
@@ -57,7 +57,7 @@ def is_recipe(name: str) -> bool:
         return True
     from bunny.pipeline import zoo
 
-    return is_name(name) and name in zoo.names()
+    return is_name(name) and not Path(name).exists() and name in zoo.names()
 
 
 def is_file_name(word: str) -> bool:
