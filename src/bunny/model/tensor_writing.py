@@ -23,8 +23,6 @@ from bunny.model.tensors import DTYPES, WEIGHT_FILES, TensorInfo, TensorTable
 
 SHARD_BYTES = 5_000_000_000
 PIECE_BYTES = 2 << 20  # of rows in float32: short enough for a core's cache
-    2 << 20
-)  # of rows in float32: what stays in a core's cache is summed as fast as it is copied (bench/merge.py)
 METADATA: Mapping[str, str] = {"format": "pt"}
 MB = 1_000_000
 KINDS = list(DTYPES.values())
@@ -94,7 +92,7 @@ def _write_shards(
 ) -> None:
     """All shards under passing names, then all of them under their own; after an error nothing is left."""
     parts = {folder / name: folder / f".{name}.part" for name in shards}
-    # freed at once: glibc then keeps blocks up to this size for the next piece, instead of asking for new pages each time
+    # freed at once: glibc then keeps blocks up to this size for the next piece, instead of asking for new pages
     torch.empty(8 * PIECE_BYTES, dtype=torch.uint8)
     try:
         for (path, part), names in zip(parts.items(), shards.values(), strict=True):
