@@ -15,6 +15,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.parity.row import Row
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,7 +42,7 @@ def main(words: list[str] | None = None) -> int:
     return 0 if rows and all(row.ok for row in rows) else 1
 
 
-def check_folder(folder: Path, training: bool = True) -> Iterator["Row"]:  # noqa: UP037
+def check_folder(folder: Path, training: bool = True) -> Iterator[Row]:
     """All checks that the folder has data for."""
     from tests.parity import checks, parts, traces
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,7 +282,8 @@ def unmerged(folder: Path, work: Path) -> Iterator[Row]:
     ids, labels, mask, names = _batch(golden)
     pixels = torch.cat([golden.pixels(name) for name in names])
     inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels, "pixel_values": pixels}
-    direct_loss = float(model(**inputs).loss)
+    with torch.inference_mode():
+        direct_loss = float(model(**inputs).loss)
     inputs["pixel_values"] = pixels.double()
     with torch.inference_mode():
         merged = model.double()(**inputs)

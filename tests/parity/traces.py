@@ -1,8 +1,9 @@
 """Training traces: four steps of each stage from the original's starting point, loss by loss.
 
-The rows are those that the original learnt from (it masks some samples whole: they add nothing to its loss). Its LoRA
-starts from random A and zero B; A is taken from its finished adapter, which lies within the sum of the learning rates
-of where it began (B is zero at first, so A gets its first gradient in the third step).
+The rows are those that the original learnt from (it masks some samples whole: they add nothing to its loss). Where a
+stage starts from random weights, only the finished ones are stored. They lie within the sum of the learning rates of
+the first ones, and those are a stretch of the uniform numbers that torch draws from the seed of the golden runs: so the
+stretch is found, and training starts from exactly these numbers.
 """
 
 from __future__ import annotations
@@ -58,19 +59,56 @@ def _losses(folder: Path, kind: str, trace: dict[str, Any], facts: dict[str, Any
         s2_scales=tuple(int(side) for side in scales.split(",") if side),
         image_aspect="pad" if said["image_aspect_ratio"] == "pad" else "square",
     )
-    model, processor = build(parts, template.model_dump(), template.jinja(), seed=0)
-    if kind == "pretrain":
-        _start_where_the_original_did(model, folder)
-    else:
-        load_projector(model, Path(said["pretrain_mm_mlp_adapter"]))
     section = _section(kind, said)
     samples = _learnt(folder / said["data_path"], folder, facts)
-    out = work / f"trace-{kind}"
-    adapters = _with_its_adapters(folder) if kind == "lora" else contextlib.nullcontext()
-    with adapters:
-        stage.train_stage(section, model, processor, samples, open_image, out, seed=0, name=kind)
+    model, processor = build(parts, template.model_dump(), template.jinja(), seed=0)
+    reach = sum(trace["learning_rates"]) * 1.2
+    if kind == "pretrain":
+        load_projector(model, folder / "pretrain" / "mm_projector.bin")
+        _rewind(dict(model.model.multi_modal_projector.named_parameters()), reach)
+    else:
+        load_projector(model, Path(said["pretrain_mm_mlp_adapter"]))
+    with _with_its_adapters(folder, reach) if kind == "lora" else contextlib.nullcontext():
+        return _train(model, processor, section, samples, work / f"trace-{kind}")
+
+
+def _train(model: Any, processor: Any, section: StageSection, samples: list[Sample], out: Path) -> list[float]:
+    """The losses of the stage, step by step."""
+    out.mkdir()
+    stage.train_stage(section, model, processor, samples, open_image, out, seed=0, name=out.name)
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["loss"] for line in lines]
+
+
+SEED = 1234
+"""What the golden runs set just before training (their README)."""
+
+DRAWS = 1 << 23
+
+
+def _rewind(finished: dict[str, torch.nn.Parameter], reach: float) -> None:
+    """Put in the numbers that torch drew for these weights of linear layers. reach: how far each may have moved."""
+    stream = torch.empty(DRAWS).uniform_(generator=torch.Generator().manual_seed(SEED))
+    for name, parameter in finished.items():
+        weight = finished[name.replace(".bias", ".weight")] if name.endswith(".bias") else parameter
+        bound = weight[0].numel() ** -0.5  # of nn.Linear and of LoRA's A: kaiming_uniform with a = sqrt(5)
+        place = _place(stream, (parameter.detach().flatten() + bound) / (2 * bound), reach / (2 * bound))
+        if place is None:
+            raise ValueError(f"{name}: not drawn from seed {SEED}")
+        generator = torch.Generator().manual_seed(SEED)
+        torch.empty(place).uniform_(generator=generator)
+        with torch.no_grad():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+
+def _place(stream: torch.Tensor, wanted: torch.Tensor, reach: float) -> int | None:
+    """Where the stretch begins whose numbers all lie within `reach` of the wanted ones."""
+    places = torch.arange(len(stream) - len(wanted))
+    for step, number in enumerate(wanted):
+        places = places[(stream[places + step] - number).abs() <= reach]
+        if not len(places):
+            return None
+    return int(places[0])
 
 
 def _section(kind: str, said: dict[str, str]) -> StageSection:
@@ -106,24 +144,22 @@ def _learnt(path: Path, folder: Path, facts: dict[str, Any]) -> list[Sample]:
 
 
 @contextlib.contextmanager
-def _with_its_adapters(folder: Path) -> Iterator[None]:
-    """LoRA that starts where the original's did, as nearly as its finished adapter tells."""
+def _with_its_adapters(folder: Path, reach: float) -> Iterator[None]:
+    """LoRA that starts from the original's own A."""
     adapter = open_tensors(folder / "lora")
     set_learning: Callable[..., Any] = stage.set_learning
 
     def started(model: Any, section: StageSection) -> Any:
         learning = set_learning(model, section)
         parameters = dict(learning.named_parameters())
+        names = {name: name.replace(".model.model.", ".model.model.language_model.", 1) for name in adapter.info}
+        drawn = {old: parameters[new.replace(".weight", ".default.weight")] for old, new in names.items()}
+        drawn = {name: parameter for name, parameter in drawn.items() if ".lora_A." in name}
         with torch.no_grad():
-            for name in adapter.info:
-                if ".lora_A." in name:
-                    mine = name.replace(".model.model.", ".model.model.language_model.", 1)
-                    parameters[mine.replace(".weight", ".default.weight")].copy_(adapter.read(name))
+            for name, parameter in drawn.items():
+                parameter.copy_(adapter.read(name))
+        _rewind(drawn, reach)
         return learning
 
     with patch.object(stage, "set_learning", started):
         yield
-
-
-def _start_where_the_original_did(model: Any, folder: Path) -> None:
-    """The projector's first weights: the original draws them; see `traces.projector_start`."""

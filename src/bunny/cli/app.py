@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import merge, recipes, show, zoo
+from bunny.cli import convert, merge, recipes, show, zoo
 from bunny.cli.data import data_app
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
@@ -198,6 +198,8 @@ def chat(
         talk.converse(model, pictures, settings, json)
 
 
+app.command("import")(convert.import_)
+app.command("export")(convert.export)
 app.command("merge")(merge.merge)
 app.command("zoo")(zoo.zoo)
 

@@ -7,7 +7,7 @@ whose only turn is the assistant's. So there is one path from any source through
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -181,13 +181,21 @@ class TokenRow:
     """One conversation as token ids with its labels, built together.
 
     ids: (T,) int64; an image's place is a run of `image_token_id`. labels: (T,) int64, `IGNORE` where nothing is
-    learnt; NOT shifted (labels[t] is ids[t] or IGNORE). images: the pictures, in the order of their runs.
+    learnt; NOT shifted (labels[t] is ids[t] or IGNORE). images: the pictures, in the order of their runs. cut: whether
+    its end is missing.
     """
 
     id: str
     ids: IntArray
     labels: IntArray
     images: tuple[ImageRef, ...] = ()
+    cut: bool = False
+
+    def first(self, tokens: int) -> TokenRow:
+        """The row's first so many tokens."""
+        if len(self.ids) <= tokens:
+            return self
+        return replace(self, ids=self.ids[:tokens], labels=self.labels[:tokens], cut=True)
 
     @property
     def learns(self) -> int:

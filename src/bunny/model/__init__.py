@@ -11,7 +11,7 @@ import importlib
 
 from bunny import AWAITED
 
-REGISTERED = ("config", "efficientnet_lite", "eva_vision", "modeling", "processor", "attention")
+REGISTERED = ("config", "efficientnet_lite", "eva_vision", "eva_image", "modeling", "processor", "attention")
 
 
 def register() -> None:

@@ -23,8 +23,10 @@ from bunny.model.image_token import claim_image_token, words_of
 from bunny.model.language_models import load_language_model
 from bunny.model.loading import nothing_lost
 from bunny.model.modeling import BunnyForConditionalGeneration
+from bunny.model.original import PROJECTOR
 from bunny.model.processor import BunnyProcessor
 from bunny.model.projector import build_projector, output_tokens
+from bunny.model.tensors import open_tensors
 from bunny.model.vision import check_layer, load_tower, picture_side, set_scales, tokens_of
 
 
@@ -110,26 +112,27 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
 
 
 def load_projector(model: Any, path: Path) -> None:
-    """Put an aligned projector's weights in. Raises UserError if the file is missing or of another shape or kind.
+    """Put an aligned projector's weights in: a safetensors file of ours or an `mm_projector.bin` of the original.
 
-    A released file may leave out layers that this kind of projector has but never uses.
+    Raises UserError if the file is missing or of another shape or kind. A released file may leave out layers that this
+    kind of projector has but never uses.
     """
-    from safetensors.torch import load_file
-
     projector = model.model.multi_modal_projector
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no readable projector there ({error})", fix="check `start_projector`") from None
+        table = open_tensors(path)
+    except UserError as error:
+        raise UserError(f"{path}: no readable projector there ({error.what})", fix="check `start_projector`") from None
+    names = {name.removeprefix(PROJECTOR): name for name in table.info}
     mine = {name: tuple(tensor.shape) for name, tensor in projector.state_dict().items()}
-    its = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    its = {name: table.info[old].shape for name, old in names.items()}
     missing = mine.keys() - its.keys() - set(getattr(projector, "unused", ()))
     if missing or any(mine.get(name) != shape for name, shape in its.items()):
         raise UserError(
             f"{path}: its tensors {its} do not fit the model's projector {mine}",
             fix="use the projector type, vision tower and language model it was aligned with",
         )
-    projector.load_state_dict({**projector.state_dict(), **{name: tensor.float() for name, tensor in state.items()}})
+    state = {name: table.read(old).float() for name, old in names.items()}
+    projector.load_state_dict({**projector.state_dict(), **state})
 
 
 def with_fresh_projector(model: Any, seed: int) -> Any:

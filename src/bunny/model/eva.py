@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import CLIPImageProcessorPil
 
 from bunny.core.errors import UserError
+from bunny.model.eva_image import EvaImageProcessor, eva_image_processor
 from bunny.model.eva_vision import EvaVisionConfig, EvaVisionModel, rotary_tables
 from bunny.model.loading import nothing_lost
 from bunny.model.tensors import PickledFile
@@ -56,14 +56,14 @@ LEFT_OUT = re.compile(r"(norm|head)\.(weight|bias)|(blocks\.\d+\.attn\.)?rope\.f
 OTHER_HALF = re.compile(r"text\..*|logit_scale|logit_bias")
 
 
-def load_eva(path: str | Path) -> tuple[EvaVisionModel, CLIPImageProcessorPil]:
+def load_eva(path: str | Path) -> tuple[EvaVisionModel, EvaImageProcessor]:
     """(tower in float32, for inference; image processor) of an EVA02-CLIP `.pt` file. Raises UserError as below."""
     config, state, processor = read_eva_checkpoint(path)
     model = EvaVisionModel.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     return model.eval(), processor
 
 
-def read_eva_checkpoint(path: str | Path) -> tuple[EvaVisionConfig, dict[str, Tensor], CLIPImageProcessorPil]:
+def read_eva_checkpoint(path: str | Path) -> tuple[EvaVisionConfig, dict[str, Tensor], EvaImageProcessor]:
     """(config, float32 tensors by the names of `EvaVisionModel`, image processor) of an EVA02-CLIP `.pt` file.
 
     Raises UserError if the file holds anything but tensors, is damaged, holds no EVA02 encoder, or holds a tensor too
@@ -80,8 +80,7 @@ def read_eva_checkpoint(path: str | Path) -> tuple[EvaVisionConfig, dict[str, Te
     others = [name for name in tensors if not name.startswith(PREFIX) and not OTHER_HALF.fullmatch(name)]
     _check_whole(path, config, kept, others)
     state = {name: tensor.to(torch.float32, copy=True) for name, tensor in kept.items()}  # out of the mapped file
-    side = config.image_size
-    return config, state, CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return config, state, eva_image_processor(config.image_size)
 
 
 def eva_names(name: str, blocks: int) -> str | None:

@@ -32,8 +32,6 @@ def merge(
     check_output(out)
     check_weights(models, weights)
     adapters = [model for model in models if (model / "adapter_config.json").exists()]
-    if adapters and base is None:
-        raise UserError(f"{adapters[0]}: a LoRA adapter", fix="name the model it was trained on with --base")
     if not adapters and (base or vision_tower):
         raise UserError("--base and --vision-tower go with LoRA folders, and none is given", fix="leave them out")
     if not adapters:

@@ -1,7 +1,8 @@
 """Samples become token rows; every sample that cannot teach is listed with its reason.
 
-In: samples, a `Writer`, the longest row allowed. Out: rows, and what was left out. A set that teaches nothing is
-an error.
+In: samples, a `Writer`, the longest row allowed. Out: rows, and what was left out. A longer row is cut, as in the
+original, and counted; one whose pictures or labels lie behind the cut is left out. A set that teaches nothing is an
+error.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def tokenise(samples: list[Sample], writer: Writer, max_length: int) -> tuple[li
     for sample in track(samples, "tokenise", len(samples)):
         outcome = _row(sample, writer, max_length)
         (rows if isinstance(outcome, TokenRow) else left_out).append(outcome)  # type: ignore[arg-type]
+    if cut := sum(row.cut for row in rows):
+        log.warning("%d of %d samples are cut at max_length=%d tokens", cut, len(samples), max_length)
     counts = Counter(item.reason for item in left_out)
     for reason, count in counts.most_common():
         log.warning("%d of %d samples left out: %s", count, len(samples), reason)
@@ -50,11 +53,12 @@ def _row(sample: Sample, writer: Writer, max_length: int) -> TokenRow | Rejected
         row = writer.row(sample)
     except UserError as error:
         return Rejected(sample.id, sample.source, "picture marks do not fit the pictures", str(error))
-    if len(row.ids) > max_length:
+    short = row.first(max_length)
+    if (row.ids[max_length:] == writer.image_token_id).any() or (short.cut and short.learns == 0):
         return Rejected(sample.id, sample.source, "longer than max_length", f"{len(row.ids)} > {max_length} tokens")
-    if row.learns == 0:
+    if short.learns == 0:
         return Rejected(sample.id, sample.source, "no label to learn")
-    return row
+    return short
 
 
 def write_left_out(path: Path, left_out: Iterable[Rejected]) -> None:

@@ -26,6 +26,7 @@ from bunny.core.recipe import StageSection
 from bunny.core.types import ImageRef, Rejected, Sample, TokenRow
 from bunny.model import attention
 from bunny.text.template import Template, Writer
+from bunny.train.grouping import by_modality_and_length, signed_words
 from bunny.train.learn import set_learning
 from bunny.train.meter import StepMeter, draw_loss
 from bunny.train.rows import tokenise, write_left_out
@@ -54,6 +55,10 @@ def train_stage(
     """Train `model` on `samples`. open_image: ImageRef -> PIL picture. Raises UserError if nothing can be learnt."""
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
+    if section.group_by_modality_length:
+        with seeded(seed):
+            order = by_modality_and_length(signed_words(samples), 1, section.rows_per_step)
+        samples = [samples[place] for place in order]
     rows, left_out = tokenise(samples, writer, section.max_length)
     left_out = [*rejected, *left_out]
     write_left_out(folder / "left_out.jsonl", left_out)
@@ -78,7 +83,13 @@ def train_stage(
     merged = learning.merge_and_unload() if hasattr(learning, "merge_and_unload") else learning
     merged.model.language_model.set_attn_implementation(before)
     merged.requires_grad_(False)
-    facts = {"steps": len(plan), "rows": len(rows), "left_out": len(left_out), "train_seconds": seconds}
+    facts = {
+        "steps": len(plan),
+        "rows": len(rows),
+        "cut": sum(row.cut for row in rows),
+        "left_out": len(left_out),
+        "train_seconds": seconds,
+    }
     return Trained(merged, facts)
 
 
