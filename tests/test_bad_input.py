@@ -294,7 +294,6 @@ LEFT_OUT = {
     "half_picture": "damaged",
     "no_mark": "image_marks",
     "no_answer": "empty_answer",
-    "endless": "longer than max_length",
     "huge": "caption_too_long",
     "chats.jsonl:9": "malformed_json",
     "chats.jsonl:10": "malformed_row",
@@ -349,7 +348,8 @@ def test_every_bad_conversation_is_listed_with_its_reason(spoilt_run: Path) -> N
     assert {Path(row["id"]).name: row["reason"] for row in left_out} == LEFT_OUT
     facts = json.loads((spoilt_run / "model" / "manifest.json").read_text())
     pairs = json.loads((spoilt_run / "curated" / "summary.json").read_text())["kept"]
-    assert (facts["rows"], facts["left_out"]) == (pairs + 2, len(LEFT_OUT))  # both rows that are called `fine`
+    assert (facts["rows"], facts["left_out"]) == (pairs + 3, len(LEFT_OUT))  # both rows that are called `fine`
+    assert facts["cut"] == 1  # `endless`
 
 
 def test_a_picture_that_cannot_be_shown_in_evaluation_counts_as_wrong(spoilt_run: Path, tmp_path: Path) -> None:

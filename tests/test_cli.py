@@ -91,6 +91,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         "flow": {"run": stub.run, "plan": stub.plan, "evaluate": stub.evaluate},
         "explain": {"explain": stub.explain},
         "chat": {"chat": stub.chat, "Conversation": FakeTalk},
+        "zoo": {"names": lambda: ["bunny-v1.0-3b"]},
     }
     monkeypatch.setitem(sys.modules, "bunny.pipeline", package)
     for name, contents in parts.items():
@@ -155,7 +156,8 @@ def test_a_dry_run_tells_and_does_nothing(bunny: Bunny, pipeline: Pipeline, reci
 @pytest.mark.parametrize(
     ("verb", "options", "stages"),
     [
-        ("train", "", ("curate", "align", "tune")),
+        ("train", "", ("curate", "align", "tune", "second", "merge")),
+        ("train", "--only tune", ("curate", "align", "tune")),
         ("train", "--only align", ("curate", "align")),
         ("curate run", "", ("curate",)),
         ("eval", "", ()),

@@ -84,7 +84,6 @@ def test_weights_that_do_not_sum_to_one_are_noted(bunny: Bunny) -> None:
         (["a", "b", "-o", "a"], "something is there already"),
         (["a", "missing", "-o", "out"], "no model there"),
         (["a", "b", "-o", "out", "--base", "phi"], "go with LoRA folders"),
-        (["a", "lora", "-o", "out"], "with --base"),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_exit_code_2(bunny: Bunny, words: list[str], why: str) -> None:

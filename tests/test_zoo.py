@@ -100,8 +100,6 @@ COMMON |= {"precision": "bf16", "gradient_checkpointing": True, "by_picture": Fa
 
 
 LANGUAGE_MODELS = list(zoo.backbones().language_models)
-WINDOWS = pytest.mark.xfail(strict=True, reason="packed attention does not know sliding windows and capped scores yet")
-GAPS = dict.fromkeys((PHI3, "google/gemma-2-2b-it", "google/gemma-3-1b-it"), WINDOWS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -239,7 +237,7 @@ def test_a_name_goes_where_a_recipe_is_asked_for(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=GAPS.get(name, ())) for name in LANGUAGE_MODELS])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_the_packed_loss_is_the_language_models_own(name: str, tmp_path: Path) -> None:
     known = zoo.backbones()
     llm = save_language_model(tmp_path / "llm", name, known.language_models[name], "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,8 @@ ODD = [
     (sample("  \n"), "an empty answer"),
     (sample("NONE"), "no assistant turn"),
     (sample("yes", pictures=2), "picture marks do not fit the pictures"),
-    (sample("yes " * 200), "longer than max_length"),
+    (sample("yes", "what? " * 200 + "<image>"), "longer than max_length"),
+    (sample("yes", "<image>\n" + "what? " * 200), "longer than max_length"),
 ]
 
 
@@ -228,6 +230,44 @@ def test_a_sample_that_teaches_nothing_is_listed_with_its_reason(
     )
     listed = [json.loads(line) for line in (tmp_path / "left_out.jsonl").read_text().splitlines()]
     assert [(item["id"], item["reason"]) for item in listed] == [("r", "read before"), ("odd", reason)]
+
+
+def test_a_longer_row_is_cut_and_counted(parts: Path, tmp_path: Path) -> None:
+    model, processor = model_of(parts)
+    rows = [*samples(4), sample("yes " * 200)]
+    done = stage.train_stage(
+        section(max_steps=1, max_length=100), model, processor, rows, open_image, tmp_path, 0, "tune"
+    )
+    assert (done.facts["rows"], done.facts["cut"], done.facts["left_out"]) == (5, 1, 0)
+
+
+def test_a_cut_row_is_the_beginning_of_the_whole_one() -> None:
+    row = TokenRow("r", np.arange(10), np.where(np.arange(10) < 4, IGNORE, np.arange(10)), (ImageRef("a"),))
+    short = row.first(6)
+    assert (short.ids.tolist(), short.labels.tolist(), short.cut) == ([*range(6)], [IGNORE] * 4 + [4, 5], True)
+    assert short.images == row.images
+    assert row.first(10) is row
+
+
+def test_rows_grouped_by_modality_and_length_fill_whole_steps(parts: Path, tmp_path: Path) -> None:
+    words = [replace(one, images=(), turns=(Turn("user", "x?"), *one.turns[1:]), id=f"t{one.id}") for one in samples(8)]
+    plans: list[list[list[str]]] = []
+    keep = stage.plan_steps
+
+    def spy(rows: Any, section: Any) -> Any:
+        plan = keep(rows, section)
+        plans.append([[row.id for row in step] for step in plan])
+        return plan
+
+    model, processor = model_of(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "plan_steps", spy)
+        rows = [row for pair in zip(samples(8), words, strict=True) for row in pair]
+        settings = section(max_steps=4, rows_per_step=4, group_by_modality_length=True)
+        stage.train_stage(settings, model, processor, rows, open_image, tmp_path, 0, "tune")
+    kinds = [{id.startswith("t") for id in step} for step in plans[0]]
+    assert sorted(id for step in plans[0] for id in step) == sorted(row.id for row in rows)
+    assert [len(kind) for kind in kinds[:2]] == [1, 1]  # the last steps of both kinds come last, together
 
 
 def test_a_set_that_is_mostly_unusable_stops_the_run(parts: Path, tmp_path: Path) -> None:

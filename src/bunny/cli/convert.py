@@ -52,7 +52,8 @@ def import_(
 
     facts = import_model(folder, output, base, vision_tower, dtype)
     if json:
-        return show.as_json(facts)
+        show.as_json(facts)
+        return
     _tell(facts, {"taken over": f"{facts['tensors']} tensors ({facts['kind']} checkpoint, {facts['dtype']})"})
     typer.echo(f'\nTry next: bunny chat {output} PICTURE "What is in the picture?"')
 
@@ -80,7 +81,8 @@ def export(
 
     facts = export_model(folder, output, to, vision_tower, dtype)
     if json:
-        return show.as_json(facts)
+        show.as_json(facts)
+        return
     trained = "trained" if facts["vision_tower_trained"] else "as released"
     _tell(facts, {"written": f"{facts['tensors']} tensors; vision tower {trained}"})
     typer.echo(f"\nTry next: bunny import {output} -o AGAIN")

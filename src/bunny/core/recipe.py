@@ -134,7 +134,7 @@ class CardSection(Section):
 
 
 class Recipe(Section):
-    """A whole run. Without `pool` and `curate` the training data stand in files; without `evaluate` nothing is scored."""
+    """A whole run. Without `pool` and `curate` its data stand in files; without `evaluate` nothing is scored."""
 
     name: str
     card: CardSection | None = None

@@ -16,6 +16,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 NAME = "bunny_packed"
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """float32 for half precisions, else the type itself."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _no_mask(*args: Any, **kwargs: Any) -> None:
     """The segments say who sees whom: transformers need not build a mask."""
 
@@ -28,37 +33,73 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention per segment.
 
     query: (1, heads, T, d); key, value: (1, key heads, T, d). attention_mask: (1, 1, S, 4) int64, a row per segment:
-    start, end, prefix start, prefix end in token positions, covering 0…T in order. Returns (1, T, heads, d).
+    start, end, prefix start, prefix end in token positions, covering 0…T in order. sliding_window: positions that a
+    position sees, itself included (Phi-3, Gemma). softcap: scores are bent to stay below it (Gemma-2).
+    Returns (1, T, heads, d).
     """
     if attention_mask is None or attention_mask.shape[-1] != 4:
         raise ValueError("packed attention needs the segments, (1, 1, S, 4), in place of the attention mask")
     outputs = []
     for start, end, prefix_start, prefix_end in attention_mask[0, 0].tolist():
         keys, values = key[:, :, start:end], value[:, :, start:end]
-        mask = None
         if prefix_end > prefix_start:
             keys = torch.cat([key[:, :, prefix_start:prefix_end], keys], dim=2)
             values = torch.cat([value[:, :, prefix_start:prefix_end], values], dim=2)
-            seen = torch.ones(end - start, keys.shape[2], dtype=torch.bool, device=query.device)
-            mask = seen.tril(prefix_end - prefix_start)
+        part = query[:, :, start:end]
+        seen = _seen(part.shape[2], keys.shape[2], sliding_window, query.device)
+        if softcap:
+            outputs.append(_capped(part, keys, values, seen, scaling, dropout, softcap))
+            continue
         outputs.append(
             nn.functional.scaled_dot_product_attention(
-                query[:, :, start:end],
+                part,
                 keys,
                 values,
-                attn_mask=mask,
+                attn_mask=seen,
                 dropout_p=dropout,
-                is_causal=mask is None,
+                is_causal=seen is None,
                 scale=scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _seen(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor | None:
+    """(queries, keys) bool: what each position sees; the queries are the last of the keys. None: plainly causal."""
+    far = window is not None and keys > window
+    if queries == keys and not far:
+        return None
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return seen.triu(keys - queries - window + 1) if far and window else seen
+
+
+def _capped(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    softcap: float,
+) -> Tensor:
+    """Attention with bent scores, which no fused kernel offers: (1, heads, queries, d)."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap
+    if seen is None:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    weights = nn.functional.softmax(scores, dim=-1, dtype=at_least_float32(query.dtype)).to(query.dtype)
+    return nn.functional.dropout(weights, p=dropout) @ value
 
 
 AttentionInterface.register(NAME, packed_attention)

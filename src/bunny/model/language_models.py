@@ -82,6 +82,15 @@ def load_language_model(reference: str) -> tuple[Any, Any]:
     return model.eval(), load_tokenizer(folder, config)
 
 
+def tokenizer_of(reference: str) -> Any:
+    """The tokenizer that `load_language_model` gives, without the weights."""
+    quiet()
+    folder = resolve(reference)
+    with reading(reference):
+        config = _config_of(folder)
+    return load_tokenizer(folder, config)
+
+
 def load_tokenizer(folder: str, config: Any) -> Any:
     """The fast tokenizer of a folder or hub name, never by its own code. Raises UserError if there is none."""
     with reading(folder):

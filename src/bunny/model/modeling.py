@@ -22,6 +22,7 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from bunny.core.types import IGNORE
+from bunny.model.attention import at_least_float32
 from bunny.model.config import BunnyConfig
 from bunny.model.projector import build_projector
 from bunny.model.s2 import multiscale
@@ -212,11 +213,6 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         logits = self.logits(hidden, self.config.head_rows)
         logits = logits.to(at_least_float32(logits.dtype))
         return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
-
-
-def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """float32 for half precisions, else the type itself."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 AutoModel.register(BunnyConfig, BunnyModel, exist_ok=True)

@@ -1,7 +1,7 @@
 """S2 multi-scale features: one picture seen at several sizes by the same tower, concatenated channel by channel.
 
-Source: "When Do We Not Need Larger Vision Models?" (Shi et al., 2024), as the original Bunny uses it: every scale is cut
-into squares of the smallest scale, the tower sees each square, the squares' features are put together again and
+Source: "When Do We Not Need Larger Vision Models?" (Shi et al., 2024), as the original Bunny uses it: every scale is
+cut into squares of the smallest scale, the tower sees each square, the squares' features are put together again and
 averaged down to the grid of the smallest scale. So tokens stay as many as before, and only channels grow.
 """
 

@@ -79,7 +79,7 @@ def check_layer(tower: Any, layer: int, reference: str) -> None:
 
 
 def tokens_of(config: Any, side: int) -> tuple[str, int]:
-    """(`default` if class or register tokens come before the patches, else `full`; patches of a square of `side` px)."""
+    """(`default` if class or register tokens come before the patches, else `full`; patches of a `side` px square)."""
     with torch.device("meta"):  # shapes only
         twin = AutoModel.from_config(config).to("meta")  # tables that a tower computes itself may stand elsewhere
         states = twin(torch.empty(1, 3, side, side), output_hidden_states=True).hidden_states

@@ -12,6 +12,7 @@ from typing import Any
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import Recipe, StageSection, check_blocks
+from bunny.pipeline.stages import NATIVE, makers_of
 
 FILE_KEYS = ("path", "words", "images")
 """Settings of a block that name a file or folder, in the blocks that come with Bunny."""
@@ -27,9 +28,16 @@ def check_recipe(recipe: Recipe) -> None:
     for reference in (recipe.model.language_model, recipe.model.vision_tower):
         check_reference(reference)
     check_kind(recipe.model.projector)
-    for template in (recipe.model.template, *(section.template for _, section in _training(recipe))):
-        if template is not None:
-            Template.named(template)
+    if recipe.model.template != NATIVE:
+        Template.named(recipe.model.template)
+    for name, section in _training(recipe):
+        if section.template == NATIVE:
+            raise UserError(f"{name}.template: {NATIVE} is the model's", fix="leave it out: a stage uses the model's")
+        if section.template is not None:
+            Template.named(section.template)
+    for name, section in _training(recipe):
+        for maker in makers_of(section, recipe, name):
+            maker.check()
     for where, path in _files(recipe):
         if not path.exists():
             raise UserError(f"{where}: {path}: no such file or folder", fix="correct it in the recipe or make the file")

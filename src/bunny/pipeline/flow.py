@@ -115,13 +115,16 @@ def _inputs(stage: str, recipe: Recipe, marks: Mapping[str, str]) -> dict[str, s
     }[stage]
     training = {"align": recipe.align, "tune": recipe.tune, "second": recipe.second}.get(stage)
     named: list[Mapping[str, Any]] = []
+    read: list[Path] = []
     if stage == "curate" and recipe.pool:
         named = [recipe.pool.source]
     elif stage == "evaluate" and recipe.evaluate:
         named = list(recipe.evaluate.tasks)
     elif training:
+        makers = stages.makers_of(training, recipe, stage)
+        read = [path for maker in makers for path in maker.inputs()]
         named = [*training.data, {"start_projector": training.start_projector}]
-    files = {"files": stages.fingerprint_named(named, recipe)}
+    files = {"files": stages.fingerprint_named(named, recipe, read)}
     return {name: marks[name] for name in parents if name in marks} | files
 
 

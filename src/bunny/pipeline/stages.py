@@ -22,6 +22,7 @@ from bunny.core.types import GenerationSettings, ImageRef, Question, Sample
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
 TRAINING = "training"
+NATIVE = "native"
 OPEN_QUESTION = "What is in the picture?"
 
 
@@ -177,13 +178,23 @@ def _chat(answerer: Any, questions: Sequence[Question], folder: Path, count: int
     return [{"picture": f"pictures/{q.id}.png", "question": q.prompt, "answer": answers[q.id]} for q in asked]
 
 
-def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
-    """Fingerprint of every file or folder that the blocks' values name."""
-    found: list[Path] = []
+def makers_of(section: StageSection, recipe: Recipe, name: str) -> list[Any]:
+    """The section's data makers; those from outside the package are left to themselves."""
+    known = [(number, block) for number, block in enumerate(section.data) if ":" not in str(block.get("use"))]
+    folder = recipe.locate(".")
+    return [make(block, "bunny.data.makers", f"{name}.data.{number}", folder=folder) for number, block in known]
+
+
+def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe, files: Sequence[Path] = ()) -> str:
+    """Fingerprint of every file or folder that the blocks' values name, and of `files` that are there.
+
+    `root`, the folder of all published sets with their millions of pictures, is not walked: `files` are its contents.
+    """
+    found = [file for file in files if file.is_file()]
     for block in blocks:
-        for value in block.values():
+        for key, value in block.items():
             path = recipe.locate(value) if isinstance(value, str) and value else None
-            if path is not None and path.is_dir():
+            if path is not None and path.is_dir() and key != "root":
                 found += [file for file in path.rglob("*") if file.is_file()]
             elif path is not None and path.is_file():
                 found.append(path)
@@ -193,13 +204,23 @@ def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe) -> st
 def _assembled(recipe: Recipe, projector: Path | str | None) -> tuple[Any, Any]:
     """A fresh Bunny of the recipe's parts, with an aligned projector if a file is given."""
     from bunny.model.build import build, load_projector
-    from bunny.text.template import Template
 
-    template = Template.named(recipe.model.template)
+    template = _template(recipe)
     model, processor = build(recipe.model, template.model_dump(), template.jinja(), recipe.seed)
     if projector:
         load_projector(model, Path(projector))
     return model, processor
+
+
+def _template(recipe: Recipe) -> Any:
+    """The model's conversation template: a file's, or the language model's own."""
+    from bunny.model.language_models import tokenizer_of
+    from bunny.text.native import native_template
+    from bunny.text.template import Template
+
+    if recipe.model.template != NATIVE:
+        return Template.named(recipe.model.template)
+    return native_template(tokenizer_of(recipe.model.language_model))
 
 
 def _train(

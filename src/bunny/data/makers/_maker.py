@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from pydantic import Field
@@ -23,3 +24,10 @@ class Maker(Section):
     @abstractmethod
     def make(self, samples: Sequence[Sample], rng: np.random.Generator) -> Iterator[Sample]:
         """Conversations about the samples, in their order; the same `rng` state gives the same ones."""
+
+    def inputs(self) -> list[Path]:
+        """Files that it reads and that no field names as `path`, `words` or `images`; they need not be there yet."""
+        return []
+
+    def check(self) -> None:
+        """Raise UserError for what would be missing when it is used. Called before a run starts."""

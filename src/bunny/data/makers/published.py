@@ -37,6 +37,13 @@ class Published(Stored):
             path=self.name, paths=paths, images=str(root / chosen.images), max_caption_chars=ANY_LENGTH
         ).read()
 
+    def inputs(self) -> list[Path]:
+        root = data_root(self.root, self.folder)
+        return [root / file.path for file in published(self.name).choice(root)[0]]
+
+    def check(self) -> None:
+        files_of(published(self.name), data_root(self.root, self.folder))
+
 
 class LlavaFiles(LlavaJson):
     """Several files of LLaVA JSON as one source: ids are unique over all of them."""
