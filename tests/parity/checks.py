@@ -204,7 +204,9 @@ def _batch(golden: Golden) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, li
     chosen = [samples[id] for id in golden.facts["batch"]["ids"]]
     template = Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
+    limit = int(golden.facts["samples_model_max_length"]) if "samples_model_max_length" in golden.facts else None
     rows = [writer.row(sample) for sample in chosen]
+    rows = [row.first(limit) if limit else row for row in rows]  # the original cuts its batch
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     labels, mask = torch.full_like(ids, IGNORE), torch.zeros_like(ids)
