@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from bunny.core.errors import UserError
@@ -56,17 +57,32 @@ FOREIGN = ("scale_emb", "dim_model_base", "rope_pct", "norm_eps", "auto_map", "_
 """Fields that only the original code reads."""
 
 
+ARCHITECTURES: Mapping[str, str] = {"MiniCPMForCausalLM": "minicpm"}
+"""Classes of published config.json files that name no model type -> the type (MiniCPM-2B of openbmb)."""
+
+
 def text_config(fields: Mapping[str, Any]) -> Any:
-    """The transformers configuration of a language model's config.json. Raises UserError for an unknown model type."""
-    kind = str(fields.get("model_type"))
-    known = OWN_CODE.get(kind, dict)(dict(fields))
-    family = known.pop("model_type", kind)
-    if family not in CONFIG_MAPPING:
-        raise UserError(
-            f"a language model of type `{kind}` is not known to this transformers", fix="upgrade transformers"
-        )
-    known = {key: value for key, value in known.items() if key not in FOREIGN}
-    return CONFIG_MAPPING[family](**known)
+    """The transformers configuration of a language model's config.json. Raises UserError for an unknown model type, and
+    for fields that are missing or make no sense."""
+    kind = str(_model_type(fields))
+    try:
+        known = OWN_CODE.get(kind, dict)(dict(fields))
+        family = known.pop("model_type", kind)
+        known = {key: value for key, value in known.items() if key not in FOREIGN}
+        if family in CONFIG_MAPPING:
+            return CONFIG_MAPPING[family](**known)
+    except KeyError as error:
+        raise UserError(f"a language model of type `{kind}` without the field {error}") from error
+    except (ArithmeticError, AttributeError, StrictDataclassError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"a language model of type `{kind}` cannot have these fields: {words}") from error
+    raise UserError(f"a language model of type `{kind}` is not known to this transformers", fix="upgrade transformers")
+
+
+def _model_type(fields: Mapping[str, Any]) -> str | None:
+    """What config.json says, or what its class is known to be; never a guess from the folder's name."""
+    classes = fields.get("architectures") or ()
+    return fields.get("model_type") or next((ARCHITECTURES[name] for name in classes if name in ARCHITECTURES), None)
 
 
 def load_language_model(reference: str) -> tuple[Any, Any]:
@@ -96,11 +112,35 @@ def load_tokenizer(folder: str, config: Any) -> Any:
     with reading(folder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
-        except ValueError:  # its class is code in the folder: tokenizer.json says all that is needed
+        except Exception as error:  # tokenizers raises nothing narrower
+            # of a class that is code in the folder (ValueError) tokenizer.json says all that is needed
+            if not isinstance(error, ValueError) or not _has_tokenizer_file(folder):
+                raise _no_tokenizer(folder, error) from error
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: a fast tokenizer is needed (tokenizer.json)")
     return tokenizer
+
+
+def _has_tokenizer_file(folder: str) -> bool:
+    from transformers.utils import cached_file
+
+    return cached_file(folder, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is not None
+
+
+def _no_tokenizer(folder: str, error: Exception) -> UserError:
+    """Why there is no tokenizer. Of some releases it is code, such as Arcade100k of the first StableLM-2."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    path = Path(folder)
+    if not path.is_dir() or (path / "tokenizer.json").exists():
+        return UserError(f"{folder}: no tokenizer can be read there ({first})", fix="copy or download it again")
+    settings, kind = path / "tokenizer_config.json", "none"
+    if settings.exists():
+        kind = str(json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class"))
+    return UserError(
+        f"{folder}: no tokenizer.json there, and its tokenizer ({kind}) cannot be had without it",
+        fix="put the tokenizer.json of a later release of the same model into the folder",
+    )
 
 
 def _config_of(folder: str) -> Any:
@@ -109,7 +149,10 @@ def _config_of(folder: str) -> Any:
 
     path = cached_file(folder, "config.json")
     fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    if fields.get("model_type") in OWN_CODE:
+    kind = _model_type(fields)
+    if kind is None:  # transformers would look for a family's name in the path
+        raise UserError(f"{path}: no model_type", fix="give a language model's folder")
+    if kind in OWN_CODE:
         return text_config(fields)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return getattr(config, "text_config", config)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,17 +40,20 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 """Names of the safetensors format, in its own order (a file holds its tensors from the last kind to the first)."""
 
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
+    *ADAPTER_FILES,
 )
 """What a folder is looked through for; the first one found is taken, as transformers does."""
 
 PICKLED = (".bin", ".pt", ".pth")
+MAPPED_BYTES = 32 << 20  # of a pickled file that are read through one mapping; mapping a shard takes some 20 ms
+TORN = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error)
+"""What PyTorch's reader raises, beside its own error, on a file that is cut or overwritten."""
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 AGAIN = "copy or download it again (a git-lfs pointer becomes the file with `git lfs pull`)"
 
@@ -202,17 +206,27 @@ def _damaged(path: Path, why: str) -> UserError:
 
 
 class PickledFile:
-    """A `.bin`, `.pt` or `.pth` file of tensors, mapped anew for each read so that its pages are let go again."""
+    """A `.bin`, `.pt` or `.pth` file of tensors, mapped into memory.
+
+    It is mapped anew after each MAPPED_BYTES, so that its pages, which count as this process's own, are let go again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.info = {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors().items()}
+        self._state = self._mapped()
+        self._bytes = 0
+        self.info = {name: TensorInfo(tuple(tensor.shape), tensor.dtype) for name, tensor in self._state.items()}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        tensor = self._tensors()[name].detach()
-        return (tensor[start:stop] if tensor.dim() else tensor).clone()
+        if self._bytes > MAPPED_BYTES:
+            self._state = {}  # the old mapping goes before the new one comes
+            self._state, self._bytes = self._mapped(), 0
+        tensor = self._state[name].detach()
+        piece = (tensor[start:stop] if tensor.dim() else tensor).clone()
+        self._bytes += piece.nbytes
+        return piece
 
-    def _tensors(self) -> Mapping[str, torch.Tensor]:
+    def _mapped(self) -> Mapping[str, torch.Tensor]:
         try:
             state = torch.load(self.path, weights_only=True, mmap=True, map_location="cpu")
         except pickle.UnpicklingError as error:
@@ -220,7 +234,9 @@ class PickledFile:
                 f"{self.path}: it holds more than tensors, which is not safe to open",
                 fix="have its maker save it as safetensors",
             ) from error
-        except (RuntimeError, EOFError, ValueError) as error:
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror or error})", fix=AGAIN) from error
+        except TORN as error:
             first = (str(error).strip().splitlines() or ["empty"])[0]
             raise UserError(f"{self.path}: damaged, or of a kind before PyTorch 1.6 ({first})", fix=AGAIN) from error
         if not isinstance(state, dict) or not all(
