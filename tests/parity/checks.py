@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -257,14 +258,22 @@ def _until_end(ids: list[int], generator: Generator) -> list[int]:
 
 
 def _together(golden: Golden, generator: Generator, facts: dict[str, Any]) -> Row:
-    """Our batched answers against the original's one-by-one answers (its own batch reads pads)."""
+    """Our batched answers against the original's one-by-one answers (its own batch reads pads).
+
+    Its script writes `<image>` as a token of the tokenizer, so that the ids of sentencepiece-like tokenizers are not
+    those that the models are trained with: they are taken as stored.
+    """
+    image = [generator.model.config.image_token_id] * generator.model.config.image_seq_length
     names = facts.get("images") or golden.facts["features"]["order"]
-    questions = [text.partition("<image>\n")[2].removesuffix(" ASSISTANT:") for text in facts["texts"]]
-    requests = [
-        _request(golden, {"image": name, "question": question}) for name, question in zip(names, questions, strict=True)
-    ]
+    requests, prompts = [], {}
+    for name, padded in zip(names, facts["input_ids"], strict=True):
+        request = _request(golden, {"image": name, "question": name})
+        start = next(place for place, id in enumerate(padded) if id != facts["pad"])
+        prompts[request.turns] = [new for id in padded[start:] for new in (image if id == IMAGE_TAG else [id])]
+        requests.append(request)
     wanted = facts["one_by_one_unpadded"]
-    mine = generator.answer_ids(requests, GenerationSettings(max_new_tokens=max(map(len, wanted))))
+    with patch.object(generator, "_ids", lambda request: prompts[request.turns]):
+        mine = generator.answer_ids(requests, GenerationSettings(max_new_tokens=max(map(len, wanted))))
     wrong = sum(one != _until_end(other, generator) for one, other in zip(mine, wanted, strict=True))
     return golden.row("generated ids, batched", float(wrong), 0, len(wanted))
 
@@ -335,7 +344,7 @@ def _for_peft(folder: Path, work: Path) -> Path:
 
 
 def there_and_back(folder: Path, kind: str, work: Path) -> Iterator[Row]:
-    """Import, export to the original's layout: the same tensors, bit for bit; and the fields its loader reads."""
+    """Import, export to the original's layout: the same tensors, bit for bit; the same tokenizer; the fields its loader reads."""
     from safetensors.torch import load_file
 
     if not (work / kind).exists():
@@ -351,3 +360,6 @@ def there_and_back(folder: Path, kind: str, work: Path) -> Iterator[Row]:
     known = [key for key in its_fields if key not in ("_name_or_path", "transformers_version", "mm_projector_lr")]
     different = [key for key in known if fields.get(key) != its_fields[key]]
     yield Row(folder.name, f"{kind}: exported config", float(len(different)), 0, len(known), ", ".join(different))
+    ours, its_own = (json.loads((place / "tokenizer.json").read_text()) for place in (out, folder / kind))
+    changed = [key for key in its_own.keys() | ours.keys() if ours.get(key) != its_own.get(key)]
+    yield Row(folder.name, f"{kind}: exported tokenizer", float(len(changed)), 0, len(its_own), ", ".join(changed))
