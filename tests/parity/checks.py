@@ -21,7 +21,7 @@ from bunny.model.build import load
 from bunny.model.language_models import load_tokenizer
 from bunny.pipeline.convert import export_model, import_model
 from bunny.text.template import Template, Writer
-from tests.parity.row import Row, largest
+from tests.parity.row import Row, guarded, largest
 
 PIXELS, FEATURES, LOGITS, LOSS, MERGE = 1e-6, 2e-5, 5e-5, 1e-5, 1e-5
 IMAGE_TAG = -200
@@ -34,20 +34,18 @@ def model_folder(folder: Path, work: Path) -> Iterator[Row]:
         main = next(kind for kind in ("model", "lora") if Path(kind).exists())
         golden = Golden(folder, "golden", work / main)
         import_model(Path(main), work / main)
-        yield from preprocessing(golden)
-        yield from tokens(golden)
-        yield from numbers(golden)
-        yield from generation(golden)
+        for check in (preprocessing, tokens, numbers, generation):
+            yield from guarded(folder, check(golden))
         if Path("golden_lora_merged.json").exists():
             import_model(Path("lora_merged"), work / "lora_merged")
             merged = Golden(folder, "golden_lora_merged", work / "lora_merged")
-            yield from numbers(merged)
-            yield from generation(merged)
+            for check in (numbers, generation):
+                yield from guarded(folder, check(merged))
         if Path("lora").exists():
-            yield from unmerged(folder, work)
+            yield from guarded(folder, unmerged(folder, work))
         for kind in ("model", "lora_merged"):
             if Path(kind).exists():
-                yield from there_and_back(folder, kind, work)
+                yield from guarded(folder, there_and_back(folder, kind, work))
 
 
 class Golden:
@@ -344,7 +342,7 @@ def _for_peft(folder: Path, work: Path) -> Path:
 
 
 def there_and_back(folder: Path, kind: str, work: Path) -> Iterator[Row]:
-    """Import, export to the original's layout: the same tensors, bit for bit; the same tokenizer; the fields its loader reads."""
+    """Import, export to the original's layout: the same tensors, tokenizer and fields that its loader reads."""
     from safetensors.torch import load_file
 
     if not (work / kind).exists():

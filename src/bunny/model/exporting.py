@@ -24,7 +24,7 @@ from bunny.core.types import IMAGE_MARK
 from bunny.model import quiet
 from bunny.model.config import BunnyConfig
 from bunny.model.importing import EMBEDDING, HEAD, RECORD, our_name, tower_table
-from bunny.model.original import FAMILIES, PROJECTOR, TEMPLATES, TOWER, find
+from bunny.model.original import FAMILIES, PROJECTOR, TOWER, find
 from bunny.model.tensor_views import Cast, Cut, Renamed
 from bunny.model.tensor_writing import write_tensors
 from bunny.model.tensors import Joined, TensorTable, open_tensors
@@ -44,6 +44,7 @@ TYPES: Mapping[str, str] = {
     "stablelm": "bunny-stablelm",
     "granite": "bunny-minicpm",
 }
+TOKENIZER, TOKENIZER_CONFIG, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 LANGUAGE, MULTIMODAL, OUR_TOWER = "model.language_model.", "model.multi_modal_projector.", "model.vision_tower."
 
 
@@ -104,7 +105,7 @@ def _table(folder: Path, config: BunnyConfig, tower: TensorTable) -> tuple[Tenso
     parts = [
         Renamed(short, names),
         Renamed(own, {TOWER + its: mine for its, mine in shared.items()}),
-        Renamed(Cast(tower, {name: kind for name in dead}), {TOWER + its: its for its in dead}),
+        Renamed(Cast(tower, dict.fromkeys(dead, kind)), {TOWER + its: its for its in dead}),
     ]
     return Joined(parts), trained
 
@@ -148,6 +149,7 @@ def _fields(folder: Path, config: BunnyConfig, record: Mapping[str, Any]) -> dic
         added["s2_scales"] = ",".join(map(str, config.s2_scales))
     own = language_fields(text)
     own["vocab_size"] = config.head_rows or text.vocab_size
+    own = {key: value for key, value in own.items() if value is not None or key not in record}
     kept = {key: value for key, value in record.items() if key not in own}
     model_type = TYPES[text.model_type]
     return (
@@ -191,20 +193,39 @@ def _minicpm_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_tokenizer(folder: Path, out: Path, config: BunnyConfig) -> None:
-    """The tokenizer as transformers 4 reads it, without the `<image>` token where that was added."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.save_pretrained(out)
-    generation = folder / "generation_config.json"
-    fields = {key: value for key, value in json.loads(generation.read_text()).items() if key.endswith("_token_id")}
-    write_atomic(out / "generation_config.json", json.dumps(fields, indent=2) + "\n")
-    settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
-    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 4 knows no other that reads just this file
-    for key in ("extra_special_tokens", "processor_class", "backend", "is_local", "chat_template", "auto_map"):
-        settings.pop(key, None)
-    if config.image_token_id >= config.words:
-        tree = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
+    """The tokenizer as transformers 4 reads it, without the `<image>` token where that was added; where answers end."""
+    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    tree, settings = (_read(out / name) for name in (TOKENIZER, TOKENIZER_CONFIG))
+    added = config.image_token_id >= config.words
+    if added:
         tree["added_tokens"] = [token for token in tree["added_tokens"] if token["content"] != IMAGE_MARK]
-        write_atomic(out / "tokenizer.json", json.dumps(tree, ensure_ascii=False))
         settings.get("added_tokens_decoder", {}).pop(str(config.image_token_id), None)
-    write_atomic(out / "tokenizer_config.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    if "merges" in tree["model"]:
+        tree["model"]["merges"] = _joined(tree["model"]["merges"], folder)
+    more = settings.pop("extra_special_tokens", None)
+    if isinstance(more, list) and (kept := [token for token in more if not added or token != IMAGE_MARK]):
+        settings["additional_special_tokens"] = kept
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 4 knows no other that reads just this file
+    for key in ("processor_class", "backend", "is_local", "local_files_only", "chat_template", "auto_map"):
+        settings.pop(key, None)
+    write_atomic(out / TOKENIZER, json.dumps(tree, ensure_ascii=False))
+    write_atomic(out / TOKENIZER_CONFIG, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
     (out / "chat_template.jinja").unlink(missing_ok=True)
+    ends = {key: value for key, value in _read(folder / GENERATION).items() if key.endswith("_token_id")}
+    if isinstance(ends.get("eos_token_id"), list) and len(ends["eos_token_id"]) == 1:
+        (ends["eos_token_id"],) = ends["eos_token_id"]
+    if config.text_config.bos_token_id is not None:
+        ends["bos_token_id"] = config.text_config.bos_token_id
+    write_atomic(out / GENERATION, json.dumps(ends, indent=2) + "\n")
+
+
+def _joined(merges: list[Any], folder: Path) -> list[str]:
+    """BPE merges as tokenizers wrote them before 0.20, and as the original's reads them: `a b`, not [`a`, `b`]."""
+    for merge in merges:
+        if not isinstance(merge, str) and any(" " in part for part in merge):
+            raise UserError(f"{folder}: its tokenizer merges {merge}: the original's cannot have words with blanks")
+    return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
