@@ -45,16 +45,17 @@ def main(words: list[str] | None = None) -> int:
 def check_folder(folder: Path, training: bool = True) -> Iterator[Row]:
     """All checks that the folder has data for."""
     from tests.parity import checks, parts, traces
+    from tests.parity.row import guarded
 
     if folder.name == "misc" or (folder / "sampler.json").exists():
-        yield from parts.misc(folder)
+        yield from guarded(folder, parts.misc(folder))
     elif not (folder / "base_llm").exists() and (folder / "golden.npz").exists():
-        yield from parts.projectors(folder)
+        yield from guarded(folder, parts.projectors(folder))
     else:
         with TemporaryDirectory() as work:
-            yield from checks.model_folder(folder, Path(work))
+            yield from guarded(folder, checks.model_folder(folder, Path(work)))
             if training:
-                yield from traces.training(folder, Path(work))
+                yield from guarded(folder, traces.training(folder, Path(work)))
 
 
 if __name__ == "__main__":

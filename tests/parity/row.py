@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,3 +37,13 @@ def largest(one: Any, other: Any) -> float:
     """The largest absolute difference of two arrays of one shape; infinite for other shapes."""
     one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     return float(np.abs(one - other).max()) if one.shape == other.shape and one.size else float("inf")
+
+
+def guarded(folder: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows; what breaks on the way becomes a failed row, so that the other folders are still looked at."""
+    try:
+        yield from rows
+    except Exception as error:  # noqa: BLE001  # shown in the row
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        yield Row(folder.name, "all checks run", float("inf"), 0, 1, f"{type(error).__name__} at {where}: {error}")

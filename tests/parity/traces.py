@@ -80,25 +80,38 @@ def _train(model: Any, processor: Any, section: StageSection, samples: list[Samp
     return [json.loads(line)["loss"] for line in lines]
 
 
-SEED = 1234
-"""What the golden runs set just before training (their README)."""
+SEEDS = (1234, *range(2048))
+"""What the golden runs set just before training (their README: 1234), and others that a run may have set."""
 
-DRAWS = 1 << 23
+DRAWS = 1 << 20
 
 
 def _rewind(finished: dict[str, torch.nn.Parameter], reach: float) -> None:
     """Put in the numbers that torch drew for these weights of linear layers. reach: how far each may have moved."""
-    stream = torch.empty(DRAWS).uniform_(generator=torch.Generator().manual_seed(SEED))
+    for seed in SEEDS:
+        stream = torch.empty(DRAWS).uniform_(generator=torch.Generator().manual_seed(seed))
+        places: dict[str, int] = {}
+        for name, parameter in finished.items():
+            bound = _bound(finished, name)
+            place = _place(stream, (parameter.detach().flatten() + bound) / (2 * bound), reach / (2 * bound))
+            if place is None:
+                break
+            places[name] = place
+        if len(places) == len(finished):
+            break
+    else:
+        raise ValueError(f"the first weights of {', '.join(finished)} are of no known seed")
     for name, parameter in finished.items():
-        weight = finished[name.replace(".bias", ".weight")] if name.endswith(".bias") else parameter
-        bound = weight[0].numel() ** -0.5  # of nn.Linear and of LoRA's A: kaiming_uniform with a = sqrt(5)
-        place = _place(stream, (parameter.detach().flatten() + bound) / (2 * bound), reach / (2 * bound))
-        if place is None:
-            raise ValueError(f"{name}: not drawn from seed {SEED}")
-        generator = torch.Generator().manual_seed(SEED)
-        torch.empty(place).uniform_(generator=generator)
+        generator = torch.Generator().manual_seed(seed)
+        torch.empty(places[name]).uniform_(generator=generator)
         with torch.no_grad():
-            parameter.uniform_(-bound, bound, generator=generator)
+            parameter.uniform_(-_bound(finished, name), _bound(finished, name), generator=generator)
+
+
+def _bound(weights: dict[str, torch.nn.Parameter], name: str) -> float:
+    """nn.Linear and LoRA's A are drawn from ± this: kaiming_uniform with a = sqrt(5); biases have their weight's."""
+    weight = weights[name.replace(".bias", ".weight")]
+    return float(weight[0].numel() ** -0.5)
 
 
 def _place(stream: torch.Tensor, wanted: torch.Tensor, reach: float) -> int | None:
