@@ -12,17 +12,8 @@ from tests.parity.__main__ import check_folder, main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 MODELS = [
-    "llama3-8b",
-    "llama3-8b-s2",
-    "minicpm",
-    "phi-1.5",
-    "phi-2",
-    "phi-2-clip",
-    "phi-2-eva",
-    "phi-3",
-    "phi-3-s2",
-    "qwen1.5-1.8b",
-    "stablelm-2",
+    *("phi-1.5", "phi-2", "phi-2-clip", "phi-2-eva", "phi-3", "phi-3-s2", "stablelm-2"),
+    *("qwen1.5-1.8b", "minicpm", "llama3-8b", "llama3-8b-s2"),
 ]
 PARTS = ["projectors", "misc"]
 CHECKS = {

@@ -23,7 +23,7 @@ from bunny.model.image_token import claim_image_token, words_of
 from bunny.model.language_models import load_language_model
 from bunny.model.loading import nothing_lost
 from bunny.model.modeling import BunnyForConditionalGeneration
-from bunny.model.original import PROJECTOR
+from bunny.model.original import PROJECTOR, is_original
 from bunny.model.processor import BunnyProcessor
 from bunny.model.projector import build_projector, output_tokens
 from bunny.model.tensors import open_tensors
@@ -96,6 +96,8 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
     quiet()
     if not (Path(path) / "config.json").exists():
         raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
+    if is_original(Path(path)):
+        raise UserError(f"{path}: a model of the original Bunny", fix=f"take it over with `bunny import {path} -o OUT`")
     try:
         config = AutoConfig.from_pretrained(path)
         if not isinstance(config, BunnyConfig):

@@ -168,6 +168,7 @@ def _tower_settings(place: Path) -> tuple[Any, Any]:
     if config.model_type not in DEAD_LAYER_TOWERS:
         kinds = ", ".join(DEAD_LAYER_TOWERS)
         raise UserError(f"{place}: a `{config.model_type}` is no tower of the original's ({kinds}, EVA)", fix=fix)
+    config._name_or_path = ""  # a folder of this machine is no part of the model
     return config, processor
 
 
@@ -178,6 +179,8 @@ def tower_table(place: Path) -> TensorTable:
         names = {"model." + name.removeprefix("visual."): name for name in table.info if name.startswith("visual.")}
     else:
         names = {name.removeprefix("vision_tower."): name for name in table.info}
+        if not any(name.startswith("vision_model.") for name in names):  # as transformers 5 saves a tower alone
+            names = {f"vision_model.{name}": old for name, old in names.items()}
     return Renamed(table, names)
 
 
@@ -232,7 +235,7 @@ def _of(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path}: {error.what}", fix=error.fix) from error
+        raise UserError(f"{path}: {error.what}", fix=error.fix or "copy or download it again") from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = f"{path}: no model can be made of it ({first_line(error)})"
         raise UserError(what, fix="copy or download it again") from error

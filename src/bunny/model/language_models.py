@@ -112,20 +112,24 @@ def load_tokenizer(folder: str, config: Any) -> Any:
     with reading(folder):
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+        except ValueError as error:  # its class is code in the folder: tokenizer.json says all that is needed
+            tokenizer = _without_its_class(folder, error)
         except Exception as error:  # tokenizers raises nothing narrower
-            # of a class that is code in the folder (ValueError) tokenizer.json says all that is needed
-            if not isinstance(error, ValueError) or not _has_tokenizer_file(folder):
-                raise _no_tokenizer(folder, error) from error
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+            raise _no_tokenizer(folder, error) from error
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: a fast tokenizer is needed (tokenizer.json)")
     return tokenizer
 
 
-def _has_tokenizer_file(folder: str) -> bool:
+def _without_its_class(folder: str, error: ValueError) -> Any:
     from transformers.utils import cached_file
 
-    return cached_file(folder, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is not None
+    if cached_file(folder, "tokenizer.json", _raise_exceptions_for_missing_entries=False) is None:
+        raise _no_tokenizer(folder, error) from error
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:
+        raise _no_tokenizer(folder, error) from error
 
 
 def _no_tokenizer(folder: str, error: Exception) -> UserError:

@@ -189,6 +189,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_original(folder: Path) -> bool:
+    """Whether a folder's config.json is one of the original's; a damaged one is not."""
+    try:
+        return _json(folder / CONFIG).get("model_type") in FAMILIES
+    except UserError:
+        return False
+
+
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not folder.is_dir():
