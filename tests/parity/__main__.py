@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     rows = [row for folder in arguments.folders for row in check_folder(folder.resolve(), not arguments.no_training)]
     if arguments.json:
-        sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
     else:
         sys.stdout.write("".join(f"{row.line}\n" for row in rows))
     return 0 if rows and all(row.ok for row in rows) else 1

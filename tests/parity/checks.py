@@ -152,12 +152,10 @@ def _ids_and_labels(
 
 
 def wrongly_handled(fact: dict[str, Any], samples: dict[str, Sample]) -> str:
-    """Why a sample is no oracle: the original masked it whole, or fused an empty answer with the next question."""
+    """Why a sample is no oracle: the original masked it whole, or this Bunny rejects it (an empty answer, say)."""
     if fact.get("warning"):
         return "masked whole"
-    if fact["id"] not in samples:
-        return "an empty answer"
-    return ""
+    return "" if fact["id"] in samples else "rejected here"
 
 
 def read_samples(path: Path, folder: Path) -> dict[str, Sample]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ class Row:
     @property
     def ok(self) -> bool:
         return self.compared > 0 and self.difference <= self.tolerance  # NaN is not ok
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields and `ok`; a difference that is no number is null, as JSON has none."""
+        finite = self.difference if math.isfinite(self.difference) else None
+        return {**asdict(self), "difference": finite, "ok": self.ok}
 
     @property
     def line(self) -> str:

@@ -70,7 +70,7 @@ def test_the_command_prints_a_row_per_check_and_fails_where_one_does(
 ) -> None:
     assert main([str(goldens / "misc"), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"folder", "check", "difference", "tolerance", "compared", "note"} <= set(rows[0])
+    assert {"folder", "check", "difference", "tolerance", "compared", "note", "ok"} <= set(rows[0])
     facts = json.loads((goldens / "misc" / "sampler.json").read_text())
     key = next(iter(set(facts) - {"lengths", "even chunks"}))
     (goldens / "misc" / "sampler.json").write_text(json.dumps(facts | {key: facts[key][::-1]}))
