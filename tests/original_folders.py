@@ -218,8 +218,8 @@ class Twin:
         return {f"model.mm_projector.{name}": tensor for name, tensor in self.projector.state_dict().items()}
 
     def tower_state(self, trimmed: bool = False) -> dict[str, Tensor]:
-        """Of SigLIP and CLIP: whole, or as the hub's remote code keeps it: without the last block and the head. Of EVA,
-        whose towers the original cannot save: nothing."""
+        """Of SigLIP and CLIP: whole, or as the hub's code keeps it: without last block and head. Of EVA, which the
+        original cannot save: nothing."""
         if self.tower_kind == "eva":
             return {}
         blocks = self.tower.config.num_hidden_layers
@@ -299,10 +299,11 @@ class Twin:
 
     @torch.no_grad()
     def train_tower(self) -> None:
-        """The tower is no longer the one in its folder."""
+        """The tower is no longer the one in its folder, but for what no gradient reaches: the last block, the head."""
         draw = torch.Generator().manual_seed(8)
-        for parameter in self.tower.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
+        for tensor in self.tower_state(trimmed=True).values():
+            if tensor.is_floating_point():
+                tensor += 0.05 * torch.randn(tensor.shape, generator=draw)
 
 
 def make(
