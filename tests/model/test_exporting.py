@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,13 @@ def test_what_cannot_go_out_is_refused(tmp_path: Path) -> None:
     import_model(folder, tmp_path / "one")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
+    (tmp_path / "file").touch()
     cases: list[tuple[Path, Path, dict[str, Any], str]] = [
+        (tmp_path / "one", tmp_path / "file", {}, "something already"),
+        (tmp_path / "one", tmp_path / "one" / "out", {}, "inside .*one, which is read"),
+        (tmp_path / "nowhere", tmp_path / "out", {}, "no config.json"),
+        (tmp_path / "base_llm", tmp_path / "out", {}, "not a Bunny folder .its model type is `phi`"),
+        (folder, tmp_path / "out", {}, "config.json: no model can be made of it"),
         (tmp_path / "one", tmp_path / "full", {}, "something already"),
         (tmp_path / "one", tmp_path / "out", {"vision_tower": "/nowhere"}, "`/nowhere` is not here.*--vision-tower"),
         (tmp_path / "one", tmp_path / "out", {"to": "another"}, "no such layout"),
@@ -109,3 +116,16 @@ def test_what_cannot_go_out_is_refused(tmp_path: Path) -> None:
         assert caught.value.fix
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_model(make(tmp_path).save_whole(tmp_path / "model"), tmp_path / "one")
+    before = set(tmp_path.iterdir())
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"No space left on device.*-o"):
+        export_model(tmp_path / "one", tmp_path / "out", "original", vision_tower=str(tmp_path / "tower"))
+    assert set(tmp_path.iterdir()) == before

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from transformers import AutoConfig, AutoTokenizer
 
 from bunny.core.errors import UserError
 from bunny.core.log import log
-from bunny.core.store import publish, write_atomic
+from bunny.core.store import write_atomic
 from bunny.core.types import IMAGE_MARK
 from bunny.model import quiet
 from bunny.model.config import BunnyConfig
-from bunny.model.importing import EMBEDDING, HEAD, RECORD, our_name, tower_table
+from bunny.model.importing import EMBEDDING, HEAD, RECORD, check_out, of_file, our_name, published, tower_table
 from bunny.model.original import FAMILIES, PROJECTOR, TOWER, find
 from bunny.model.tensor_views import Cast, Cut, Renamed
 from bunny.model.tensor_writing import write_tensors
@@ -53,11 +52,14 @@ def export_original(
 ) -> dict[str, Any]:
     """Write the folder's model to `out` in the original's layout; returns the facts. dtype: None: as stored."""
     quiet()
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out}: there is something already", fix="choose another folder with -o")
-    config = AutoConfig.from_pretrained(folder)
+    check_out(out, folder)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: no model there (no config.json)", fix="give a folder that training or import wrote")
+    with of_file(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(config, BunnyConfig):
-        raise UserError(f"{folder}: not a Bunny folder (its model type is `{config.model_type}`)")
+        what = f"{folder}: not a Bunny folder (its model type is `{config.model_type}`)"
+        raise UserError(what, fix="give a folder that training or import wrote")
     kind = config.text_config.model_type
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -67,14 +69,12 @@ def export_original(
     place = find(reference, folder, "--vision-tower", "the tower")
     table, trained = _table(folder, config, tower_table(place))
     fields = _fields(folder, config, record) | {"mm_vision_tower": reference, "unfreeze_vision_tower": trained}
-    work = out.with_name(f".{out.name}.work")
-    shutil.rmtree(work, ignore_errors=True)
-    write_tensors(table, work, dtype)
     written = {str(dtype or info.dtype).removeprefix("torch.") for info in table.info.values()}
     fields["torch_dtype"] = written.pop() if len(written) == 1 else "float32"
-    write_atomic(work / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    _write_tokenizer(folder, work, config)
-    publish(work, out)
+    with published(out) as work:
+        write_tensors(table, work, dtype)
+        write_atomic(work / "config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+        _write_tokenizer(folder, work, config)
     if "lora" in out.name.lower():
         log.warning("%s: the original takes a folder with `lora` in its name for adapters: rename it", out)
     return {"folder": str(folder), "out": str(out), "tensors": len(table.info), "vision_tower_trained": trained}
@@ -83,7 +83,8 @@ def export_original(
 def _record(folder: Path) -> dict[str, Any]:
     """The fields of the original's config.json that the folder was imported from; empty for a model made here."""
     path = folder / RECORD
-    return dict(json.loads(path.read_text(encoding="utf-8"))["fields"]) if path.exists() else {}
+    with of_file(path):
+        return dict(json.loads(path.read_text(encoding="utf-8"))["fields"]) if path.exists() else {}
 
 
 def _table(folder: Path, config: BunnyConfig, tower: TensorTable) -> tuple[TensorTable, bool]:

@@ -83,20 +83,17 @@ def import_original(
     dtype: of the written weights; None: as stored (the sums of a LoRA and its base: float32). Raises UserError.
     """
     quiet()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: there is something already", fix="choose another folder with -o")
+    check_out(out)
     original = open_original(folder, base)
     tower = _tower(original, vision_tower)
-    for source in (folder, original.language, tower.place):
-        if source is not None and out.resolve().is_relative_to(source.resolve()):
-            raise UserError(f"{out}: it lies inside {source}, which is read", fix="choose another folder with -o")
+    check_out(out, folder, original.language, *([tower.place] if tower.place else []))
     template = TEMPLATES.get(original.model_type, "bunny")
     config, processor, generation = _settings(original, tower, template_of(template))
     table, left_out = _table(original, tower, config)
     written = dtype or _widest({info.dtype for info in table.info.values()})
     config.dtype = written
     config.architectures = [BunnyForConditionalGeneration.__name__]
-    with _published(out) as work:
+    with published(out) as work:
         write_tensors(table, work, written)
         for part in (config, processor, generation):
             part.save_pretrained(work)
@@ -105,8 +102,17 @@ def import_original(
     return Imported(original.kind, len(table.info), left_out, str(written).removeprefix("torch."), template)
 
 
+def check_out(out: Path, *sources: Path) -> None:
+    """Raise UserError if there is something at `out`, or if it lies inside a folder that is read."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: there is something already", fix="choose another folder with -o")
+    for source in sources:
+        if out.resolve().is_relative_to(source.resolve()):
+            raise UserError(f"{out}: it lies inside {source}, which is read", fix="choose another folder with -o")
+
+
 @contextmanager
-def _published(out: Path) -> Iterator[Path]:
+def published(out: Path) -> Iterator[Path]:
     """A folder to write to, which becomes `out` if all goes well; else nothing is left.
 
     Raises UserError where it cannot be written. What a killed process left is cleared away.
@@ -195,7 +201,7 @@ def _settings(
         raise UserError(f"{original.folder}: {what}", fix="give its own tower with --vision-tower")
     if original.scales:
         set_scales(tower.image_processor, original.scales)
-    with _of(original.config):
+    with of_file(original.config):
         text = text_config(original.language_fields)
     plain, rows = _tokenizer(original, text)
     words, end = words_of(plain), template[0]["assistant_turn"]["end"]
@@ -230,7 +236,7 @@ def _settings(
 
 
 @contextmanager
-def _of(path: Path) -> Iterator[None]:
+def of_file(path: Path) -> Iterator[None]:
     """Errors name the file that the settings came from."""
     try:
         yield
@@ -259,7 +265,7 @@ def _generation(original: Original, tokenizer: Any, image: int) -> GenerationCon
     ends: list[int] = []
     for folder in (original.folder, original.language):
         if (path := folder / "generation_config.json").exists():
-            with _of(path):
+            with of_file(path):
                 said = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
                 ends = [int(id) for id in (said if isinstance(said, list) else [said]) if id is not None]
             break
@@ -275,7 +281,7 @@ def _generation(original: Original, tokenizer: Any, image: int) -> GenerationCon
 
 def _table(original: Original, tower: _Tower, config: BunnyConfig) -> tuple[TensorTable, list[str]]:
     """All tensors under this Bunny's names, and the names that are left out on purpose, each once."""
-    with _of(original.config), torch.device("meta"):
+    with of_file(original.config), torch.device("meta"):
         wanted = BunnyForConditionalGeneration(config).state_dict()
     source = original.tensors
     if tower.tensors is not None:
