@@ -77,7 +77,15 @@ def export_original(
         _write_tokenizer(folder, work, config)
     if "lora" in out.name.lower():
         log.warning("%s: the original takes a folder with `lora` in its name for adapters: rename it", out)
+    if not _told_by_name(str(reference), config.vision_config.model_type):
+        log.warning("%s: the original tells towers by name: `sig`, then `eva`, then `clip`: rename it", reference)
     return {"folder": str(folder), "out": str(out), "tensors": len(table.info), "vision_tower_trained": trained}
+
+
+def _told_by_name(reference: str, kind: str) -> bool:
+    """Whether the original, which goes by a path's letters alone, builds the right kind of tower for it."""
+    found = next((word for word in ("sig", "eva", "clip") if word in reference.lower()), "nothing")
+    return found in kind
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -215,6 +223,8 @@ def _write_tokenizer(folder: Path, out: Path, config: BunnyConfig) -> None:
     ends = {key: value for key, value in _read(folder / GENERATION).items() if key.endswith("_token_id")}
     if isinstance(ends.get("eos_token_id"), list) and len(ends["eos_token_id"]) == 1:
         (ends["eos_token_id"],) = ends["eos_token_id"]
+    if isinstance(ends.get("eos_token_id"), list):
+        ends.setdefault("pad_token_id", ends["eos_token_id"][0])  # the original would pad with the list
     if config.text_config.bos_token_id is not None:
         ends["bos_token_id"] = config.text_config.bos_token_id
     write_atomic(out / GENERATION, json.dumps(ends, indent=2) + "\n")
