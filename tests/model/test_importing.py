@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bunny.core.errors import UserError
-from bunny.model import original_towers
+from bunny.model import original_towers, tensors
 from bunny.model.language_models import load_language_model
 from bunny.model.original_towers import published_tower
 from bunny.model.vision import picture_side
@@ -306,6 +306,21 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     said = refusal(folder, tmp_path / "out")
     assert "No space left on device" in said
     assert "-o" in said
+
+
+def test_a_pickled_file_is_unpickled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each tensor; but its pages are let go after so many bytes."""
+    folder = make(tmp_path).save_whole(tmp_path / "model", "bin")
+    opened: list[Any] = []
+    read = torch.load
+    monkeypatch.setattr(torch, "load", lambda *words, **options: opened.append(words) or read(*words, **options))
+    import_model(folder, tmp_path / "one")
+    assert len(opened) == 1
+    monkeypatch.setattr(tensors, "MAPPED_BYTES", 100_000)
+    import_model(folder, tmp_path / "two")
+    assert 2 < len(opened) < 8
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 # Base models of the original

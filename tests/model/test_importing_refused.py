@@ -279,3 +279,14 @@ def test_weights_of_two_names_for_one_tensor_are_refused(tmp_path: Path) -> None
     (folder / "model.safetensors").unlink()
     write_weights(folder, state | {"layers.0.mlp.fc1.bias": torch.zeros(48)}, "bin")
     assert "are the same tensor" in refusal(folder, tmp_path / "out")
+
+
+def test_a_pickled_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path).save_projector(tmp_path / "pretrain")
+    file = folder / "mm_projector.bin"
+    whole = file.read_bytes()
+    for length in (0, 1, 7, 100, len(whole) // 2, len(whole) - 60, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        said = refusal(folder, tmp_path / "out")
+        assert said.startswith(f"{file}: ")
+        assert len(said) < 400

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def text_config(fields: Mapping[str, Any]) -> Any:
     except KeyError as error:
         raise UserError(f"a language model of type `{kind}` without the field {error}") from error
     except (ArithmeticError, AttributeError, StrictDataclassError, TypeError, ValueError) as error:
-        words = " ".join(str(error).split())
+        words = shorten(str(error), 160, placeholder=" …")
         raise UserError(f"a language model of type `{kind}` cannot have these fields: {words}") from error
     raise UserError(f"a language model of type `{kind}` is not known to this transformers", fix="upgrade transformers")
 

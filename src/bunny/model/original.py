@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from bunny.core.errors import UserError
@@ -185,8 +186,8 @@ def _from_hub(name: str, folder: Path, option: str, what: str, weights: bool) ->
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error of a library says, in one line that is not too long."""
+    return shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 160, placeholder=" …")
 
 
 def is_original(folder: Path) -> bool:

@@ -237,7 +237,7 @@ class PickledFile:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})", fix=AGAIN) from error
         except TORN as error:
-            first = (str(error).strip().splitlines() or ["empty"])[0]
+            first = (str(error).strip().splitlines() or ["empty"])[0].partition(". ")[0]  # the rest is general advice
             raise UserError(f"{self.path}: damaged, or of a kind before PyTorch 1.6 ({first})", fix=AGAIN) from error
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
