@@ -7,6 +7,7 @@ pads are a token that the row has anyway, so that no repetition penalty sees the
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,10 @@ class Generator:
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processor = copy.copy(model), processor  # weights are shared, the model handed in is unchanged
+        ends = model.generation_config.eos_token_id
+        self._own_ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        self.model.generation_config = GenerationConfig()  # transformers fills what was not asked from here
         config = model.config
         template = Template.model_validate(processor.template)
         self.writer = Writer(template, processor.tokenizer, config.image_token_id, config.image_seq_length)
@@ -195,9 +199,7 @@ class Generator:
 
     def _stop_ids(self) -> list[int]:
         """Ids that end an answer: the template's, the tokenizer's, and those that the language model came with."""
-        own = self.model.generation_config.eos_token_id
-        own = own if isinstance(own, list) else [] if own is None else [own]
-        return list(dict.fromkeys([*self.writer.stop_ids, *own]))
+        return list(dict.fromkeys([*self.writer.stop_ids, *self._own_ends]))
 
     def _config(self, settings: GenerationSettings) -> GenerationConfig:
         """Only what was asked: a base model's own sampling defaults never leak into an answer."""

@@ -110,7 +110,8 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                     f"step {self.state.global_step + 1}: the loss is {loss.item()}; samples: {', '.join(batch.rows)}",
                     fix="look at these samples or lower the learning rate; the last checkpoint is kept",
                 )
-            self.accelerator.backward(loss)
+            if loss.requires_grad:  # words alone reach nothing that learns while the language model is frozen
+                self.accelerator.backward(loss)
             total += loss.detach()
             self.tokens_seen += len(batch.ids)
         return total
