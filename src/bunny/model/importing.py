@@ -269,8 +269,6 @@ def _generation(original: Original, tokenizer: Any, image: int) -> GenerationCon
                 said = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
                 ends = [int(id) for id in (said if isinstance(said, list) else [said]) if id is not None]
             break
-    if original.model_type == "bunny-llama":
-        ends = []  # the original overwrites Llama-3's own ends with the template's
     if tokenizer.eos_token_id is not None:
         ends.append(tokenizer.eos_token_id)
     if not ends:

@@ -144,16 +144,27 @@ def _common_rows(models: Sequence[Model]) -> int | None:
     longest = [max(each.values()) for each in rows]
     have = ", ".join(f"{model.folder} has {count}" for model, count in zip(models, longest, strict=True))
     for model, count in zip(models, longest, strict=True):
-        used = model.config.get(WORDS) or count  # a config that does not say: all rows are words
+        used = model.config.get(WORDS) or _tokenizer_words(model.folder) or count
         used = max(used, 1 + (model.config.get("image_token_index") or model.config.get("image_token_id") or 0))
         if used > kept:
             raise UserError(
-                f"vocabularies of different lengths: {have} rows; as far as {model.folder / 'config.json'} says, "
+                f"vocabularies of different lengths: {have} rows; as far as the files of {model.folder} say, "
                 f"{used} are in use, more than the {kept} in common",
-                fix="give models of one tokenizer; `bunny import` notes how many rows of a released model are words",
+                fix="give models of one tokenizer",
             )
     log.info("vocabulary: the first %d rows are kept (%s); the others are no words", kept, have)
     return kept
+
+
+def _tokenizer_words(folder: Path) -> int:
+    """Ids that the folder's tokenizer can write; 0 if it has none that tells."""
+    try:
+        tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = tree["model"]["vocab"]
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+        return 1 + max(*ids, *(token["id"] for token in tree["added_tokens"]), -1)
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _cut(table: TensorTable, rows: int | None) -> TensorTable:
