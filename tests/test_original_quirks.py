@@ -1,4 +1,4 @@
-"""What the original Bunny does oddly, and what this one does instead: rows of docs/original.md that no other test shows."""
+"""What the original Bunny does oddly, and this one does instead: rows of docs/original.md that no other test shows."""
 
 from __future__ import annotations
 
