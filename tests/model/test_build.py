@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from bunny.core.recipe import ModelSection
 from bunny.model.build import build, load, load_projector, with_fresh_projector
 from bunny.model.vision import load_tower
 from bunny.text.template import Template
+from tests.original_folders import with_text_half
 from tests.tiny import byte_level, save_language_model, save_tower
 
 TEMPLATE = Template.named("chatml")
@@ -96,6 +98,14 @@ def test_the_trimmed_tower_equals_the_whole_ones_last_but_one_layer(parts: Path,
     assert tower.config.num_hidden_layers == whole.config.num_hidden_layers - 1
 
 
+def test_the_tower_of_a_whole_clip_is_its_vision_half(parts: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(parts / "clip", tmp_path / "clip"))
+    with_text_half(folder)
+    alone, whole = (load_tower(str(place))[0].state_dict() for place in (parts / "clip", folder))
+    assert alone.keys() == whole.keys()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in alone.items())
+
+
 def test_a_tower_asked_for_other_pixels_than_its_own_says_so(parts: Path) -> None:
     with pytest.raises(UserError, match="takes 32 px, not 64; leave image_size out"):
         load_tower(str(parts / "siglip"), image_size=64)
@@ -103,8 +113,6 @@ def test_a_tower_asked_for_other_pixels_than_its_own_says_so(parts: Path) -> Non
 
 def spoilt(parts: Path, tmp_path: Path, kind: str, change: Any) -> Path:
     """A copy of a part's folder with changed weights."""
-    import shutil
-
     folder = Path(shutil.copytree(parts / kind, tmp_path / kind))
     state = load_file(folder / "model.safetensors")
     change(state)

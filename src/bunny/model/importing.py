@@ -40,7 +40,6 @@ from bunny.model.tensor_writing import write_tensors
 from bunny.model.tensors import Joined, TensorInfo, TensorTable, open_tensors
 from bunny.model.vision import (
     DEAD_LAYER_TOWERS,
-    OTHER_HALF,
     left_on_purpose,
     picture_side,
     set_scales,
@@ -330,7 +329,7 @@ def _tower_name(name: str, wanted: Mapping[str, Any], vision: Any) -> str | None
         name = name.removeprefix("model.")
         renamed = name if f"model.vision_tower.{name}" in wanted else eva_names(name, vision.num_hidden_layers)
         return None if renamed is None else f"model.vision_tower.{renamed}"
-    if OTHER_HALF.search(name) or left_on_purpose(name, vision) or name.endswith("position_ids"):
+    if left_on_purpose(name, vision) or name.endswith("position_ids"):
         return None
     candidates = (name, name.removeprefix("vision_model."))
     return next(

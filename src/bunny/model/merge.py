@@ -162,7 +162,7 @@ def _tokenizer_words(folder: Path) -> int:
         tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         vocabulary = tree["model"]["vocab"]
         ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-        return 1 + max(*ids, *(token["id"] for token in tree["added_tokens"]), -1)
+        return 1 + int(max(*ids, *(token["id"] for token in tree["added_tokens"]), -1))
     except (OSError, ValueError, KeyError, TypeError):
         return 0
 

@@ -43,9 +43,11 @@ def load_tower(reference: str, image_size: int | None = None) -> tuple[Any, Any]
 def _from_folder(reference: str) -> tuple[Any, Any]:
     folder = resolve(reference)
     with reading(reference):
-        config = vision_config(AutoConfig.from_pretrained(folder))
-        tower, info = AutoModel.from_pretrained(folder, config=config, dtype=torch.float32, output_loading_info=True)
-        processor = AutoImageProcessor.from_pretrained(folder)
+        config = vision_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        tower, info = AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     unread = [key for key in info["unexpected_keys"] if not left_on_purpose(key, config)]
     nothing_lost(reference, info | {"unexpected_keys": unread})
     return tower, processor
@@ -62,10 +64,12 @@ def vision_config(config: Any) -> Any:
 
 def left_on_purpose(key: str, config: Any) -> bool:
     """Whether a tensor of the folder belongs to what a tower leaves out: dead layer, pooling head, text half."""
+    if OTHER_HALF.search(key):
+        return True
     block = re.search(r"\.layers\.(\d+)\.", key)
-    if block is not None and config.model_type in DEAD_LAYER_TOWERS:
-        return bool(int(block.group(1)) >= config.num_hidden_layers)
-    return bool(OTHER_HALF.search(key))
+    if block is None or config.model_type not in DEAD_LAYER_TOWERS:
+        return False
+    return int(block.group(1)) >= int(config.num_hidden_layers)
 
 
 def check_layer(tower: Any, layer: int, reference: str) -> None:
