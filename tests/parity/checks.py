@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from bunny.core.types import IGNORE, IMAGE_MARK, GenerationSettings, ImageRef, Sample, Turn
-from bunny.data.images import open_image
 from bunny.data.sources.llava_json import LlavaJson
 from bunny.infer.generate import Generator, Request
 from bunny.model.build import load
@@ -74,7 +73,7 @@ class Golden:
         return Row(self.label, prefix + check, difference, tolerance, compared, note)
 
     def picture(self, name: str) -> Image.Image:
-        return open_image(ImageRef(str(self.folder / "images" / name)))
+        return opened(ImageRef(str(self.folder / "images" / name)))
 
     def pixels(self, name: str, aspect: str = "pad") -> torch.Tensor:
         processor = self.loaded[1]
@@ -82,6 +81,12 @@ class Golden:
         out = processor.pixels([self.picture(name)])
         processor.image_aspect = before
         return out  # type: ignore[no-any-return]
+
+
+def opened(ref: ImageRef) -> Image.Image:
+    """A picture as the original opens it: hidden colours of transparent parts show (this Bunny lays them on white)."""
+    with Image.open(ref.path) as picture:
+        return picture.convert("RGB")
 
 
 def preprocessing(golden: Golden) -> Iterator[Row]:

@@ -19,13 +19,12 @@ import torch
 
 from bunny.core.recipe import LoraSection, ModelSection, StageSection
 from bunny.core.types import Sample
-from bunny.data.images import open_image
 from bunny.model.build import build, load_projector
 from bunny.model.original import TEMPLATES
 from bunny.model.tensors import open_tensors
 from bunny.text.template import Template
 from bunny.train import stage
-from tests.parity.checks import read_samples, wrongly_handled
+from tests.parity.checks import opened, read_samples, wrongly_handled
 from tests.parity.row import Row
 
 TRACE = 1e-4
@@ -75,7 +74,7 @@ def _losses(folder: Path, kind: str, trace: dict[str, Any], facts: dict[str, Any
 def _train(model: Any, processor: Any, section: StageSection, samples: list[Sample], out: Path) -> list[float]:
     """The losses of the stage, step by step."""
     out.mkdir()
-    stage.train_stage(section, model, processor, samples, open_image, out, seed=0, name=out.name)
+    stage.train_stage(section, model, processor, samples, opened, out, seed=0, name=out.name)
     lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
