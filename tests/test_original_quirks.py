@@ -181,18 +181,25 @@ LEAKS |= {"no_repeat_ngram_size": 1, "min_new_tokens": 7}
 
 
 @pytest.mark.parametrize("settings", [GREEDY, GenerationSettings(max_new_tokens=8, temperature=1.5)])
-def test_a_language_models_own_sampling_defaults_change_no_answer(
-    parts: Path, tmp_path: Path, settings: GenerationSettings
-) -> None:
-    shutil.copytree(parts / "llama", tmp_path / "llama")
-    path = tmp_path / "llama" / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | LEAKS))
-    shutil.copytree(parts / "tower", tmp_path / "tower")
+def test_a_language_models_own_sampling_defaults_change_no_answer(parts: Path, settings: GenerationSettings) -> None:
+    model, processor = built(parts)
+    model.generation_config.update(**LEAKS)  # as a folder has them that other programs wrote
     found = []
-    for maker in (Generator(*built(parts)), Generator(*built(tmp_path))):
+    for maker in (Generator(*built(parts)), Generator(model, processor)):
         torch.manual_seed(2)
         found.append(maker.answer_ids([asked(word, picture()) for word in ("what?", "red?", "x")], settings))
     assert found[0] == found[1]
+
+
+def test_a_built_model_ends_where_its_parts_do_and_keeps_no_sampling_defaults(parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts / "llama", tmp_path / "llama")
+    path = tmp_path / "llama" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | LEAKS | {"eos_token_id": [2, 5]}))
+    shutil.copytree(parts / "tower", tmp_path / "tower")
+    model, processor = built(tmp_path)
+    kept = model.generation_config.to_diff_dict()
+    assert not set(kept) & set(LEAKS)
+    assert {2, 5, processor.tokenizer.eos_token_id} <= set(kept["eos_token_id"])
 
 
 @pytest.mark.parametrize(

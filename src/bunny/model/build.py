@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import ModelSection
@@ -62,8 +62,7 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
         vision_feature_select_strategy=strategy,
     )
     model = _assemble(config, tower, language_model, seed)
-    model.generation_config = copy.deepcopy(language_model.generation_config)
-    model.generation_config.suppress_tokens = [image_token_id]
+    model.generation_config = _generation(language_model, tokenizer, template, image_token_id)
     processor = BunnyProcessor(
         image_processor,
         tokenizer,
@@ -74,6 +73,16 @@ def build(section: ModelSection, template: dict[str, Any], chat_template: str, s
         vision_feature_select_strategy=strategy,
     )
     return model, processor
+
+
+def _generation(language_model: Any, tokenizer: Any, template: dict[str, Any], image_token_id: int) -> GenerationConfig:
+    """Answers end where the language model's own do and at the template's end; its sampling defaults are not kept."""
+    own = language_model.generation_config.eos_token_id
+    ends = own if isinstance(own, list) else [own]
+    ends = [*ends, tokenizer.eos_token_id, tokenizer.get_vocab().get(template["assistant_turn"]["end"])]
+    known = sorted({int(id) for id in ends if id is not None})
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(known), None)
+    return GenerationConfig(eos_token_id=known or None, pad_token_id=pad, suppress_tokens=[image_token_id])
 
 
 def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, seed: int) -> Any:
