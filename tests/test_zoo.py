@@ -163,13 +163,19 @@ def test_every_recipe_is_good_and_its_batches_add_up(
 ) -> None:
     recipe = zoo.load(name)
     monkeypatch.setenv("BUNNY_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"Bunny-pretrain-LAION-2M: no .*; download .*; `bunny data check"):
+    missing = r"Bunny-pretrain-LAION-2M: no .*; download .*; `bunny data check|\.pt: no such file"
+    with pytest.raises(UserError, match=missing):
         check_recipe(recipe)  # before anything is loaded
     for section in (recipe.align, recipe.tune, recipe.second):
         for maker in makers_of(section, recipe, "data") if section else ():
             for path in maker.inputs():
                 path.parent.mkdir(exist_ok=True)
                 path.touch()
+    monkeypatch.chdir(tmp_path)
+    if recipe.model.vision_tower.endswith(".pt"):
+        with pytest.raises(UserError, match=r"\.pt: no such file; download it"):
+            check_recipe(recipe)
+        Path(recipe.model.vision_tower).touch()
     check_recipe(recipe)
     assert recipe.name == name
     zoo.entry(name)  # its backbones are known

@@ -48,10 +48,15 @@ def resolve(reference: str) -> str:
 
 
 def check_reference(reference: str) -> None:
-    """Raise UserError for a `bundled:` name that is none and for a path that leads nowhere; hub names are not asked."""
+    """Raise UserError for a `bundled:` name that is none and for a path that leads nowhere; hub names are not asked.
+
+    A `.pt` file (EVA02-CLIP's release) is always a path: the hub has it in a repository of another name.
+    """
     name = reference.removeprefix(PREFIX)
     if reference.startswith(PREFIX) and name not in _CONVERTERS:
         raise UserError(f"nothing bundled is called `{name}`", fix=nearest(name, _CONVERTERS))
+    if reference.endswith(".pt") and not Path(reference).is_file():
+        raise UserError(f"{reference}: no such file", fix="download it (`bunny zoo NAME` says where) and give its path")
     if reference.startswith((".", "/", "~")) and not Path(reference).exists():
         raise UserError(f"{reference}: no such model folder", fix="give a folder, a hub name or `bundled:NAME`")
 
