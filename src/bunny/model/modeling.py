@@ -210,7 +210,7 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         return total
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        logits = self.logits(hidden, self.config.head_rows)
+        logits = self.logits(hidden)[..., : self.config.head_rows or None]  # without a row that was added for `<image>`
         logits = logits.to(at_least_float32(logits.dtype))
         return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
