@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from bunny.model.build import load
 from bunny.model.language_models import load_tokenizer
 from bunny.pipeline.convert import export_model, import_model
 from bunny.text.template import Template, Writer
-from tests.parity.row import Row, guarded, largest
+from tests.parity.row import Row, guarded, inside, largest
 
 PIXELS, FEATURES, LOGITS, LOSS, MERGE = 1e-6, 2e-5, 5e-5, 1e-5, 1e-5
 IMAGE_TAG = -200
@@ -29,7 +28,7 @@ IMAGE_TAG = -200
 
 def model_folder(folder: Path, work: Path) -> Iterator[Row]:
     """All checks of one folder of checkpoints. work: where imported models go."""
-    with contextlib.chdir(folder):  # configs name the tower relative to the folder
+    with inside(folder):  # configs name the tower relative to the folder
         main = next(kind for kind in ("model", "lora") if Path(kind).exists())
         golden = Golden(folder, "golden", work / main)
         import_model(Path(main), work / main)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,17 @@ def largest(one: Any, other: Any) -> float:
     """The largest absolute difference of two arrays of one shape; infinite for other shapes."""
     one, other = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     return float(np.abs(one - other).max()) if one.shape == other.shape and one.size else float("inf")
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """With the folder as working folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def guarded(folder: Path, rows: Iterator[Row]) -> Iterator[Row]:

@@ -25,7 +25,7 @@ from bunny.model.tensors import open_tensors
 from bunny.text.template import Template
 from bunny.train import stage
 from tests.parity.checks import opened, read_samples, wrongly_handled
-from tests.parity.row import Row
+from tests.parity.row import Row, inside
 
 TRACE = 1e-4
 """Relative difference of a loss."""
@@ -38,7 +38,7 @@ def training(folder: Path, work: Path) -> Iterator[Row]:
         path = folder / kind / "training_trace.json"
         if path.exists():
             trace = json.loads(path.read_text(encoding="utf-8"))
-            with contextlib.chdir(folder):
+            with inside(folder):
                 mine = _losses(folder, kind, trace, facts, work)
             wanted = trace["losses"]
             worst = max(abs(a - b) / abs(b) for a, b in zip(mine, wanted, strict=True))
