@@ -18,6 +18,7 @@ from bunny.core.recipe import ModelSection
 from bunny.core.types import IGNORE, GenerationSettings, ImageRef, Sample, Turn
 from bunny.infer.generate import Generator, Request
 from bunny.model.build import build, load
+from bunny.model.language_models import load_language_model
 from bunny.model.vision import load_tower
 from bunny.pipeline.chat import Chat, Conversation
 from bunny.pipeline.convert import import_model
@@ -327,6 +328,13 @@ def test_pictures_of_every_mode_become_three_channels(parts: Path, mode: str) ->
     assert processor.pixels([picture(size=(40, 24)).convert("RGB").convert(mode)]).shape == (1, 3, 32, 32)
 
 
+def test_a_picture_three_pixels_high_keeps_its_colours(parts: Path) -> None:
+    processor = built(parts)[1]
+    processor.image_aspect = "square"
+    flat, whole = (processor.pixels([Image.new("RGB", size, (250, 90, 10))]) for size in ((5, 3), (5, 5)))
+    assert torch.equal(flat, whole)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rotary_tables_are_computed_in_float32_also_in_half_precision(parts: Path, tmp_path: Path, family: str) -> None:
     from transformers import AutoModelForImageTextToText
@@ -339,6 +347,21 @@ def test_rotary_tables_are_computed_in_float32_also_in_half_precision(parts: Pat
         mine, wanted = rotary(torch.zeros(1, dtype=torch.float16), places), whole(torch.zeros(1), places)
     assert rotary.inv_freq.dtype == torch.float32
     assert all(torch.equal(a, b.half()) for a, b in zip(mine, wanted, strict=True))
+
+
+def test_phi_3_sees_as_many_positions_before_a_token_as_its_window_says(tmp_path: Path) -> None:
+    twin = make(tmp_path, "bunny-phi3", num_hidden_layers=1, sliding_window=4)
+    import_model(twin.save_whole(tmp_path / "model"), tmp_path / "imported")
+    base, _ = load_language_model(str(tmp_path / "base_llm"))
+    for model in (load(tmp_path / "imported")[0], base):
+        ids = torch.arange(3, 13)[None]
+        logits = []
+        for first in (3, 20):
+            ids[0, 5] = first
+            with torch.inference_mode():
+                logits.append(model(input_ids=ids).logits[0])
+        changed = (logits[0] != logits[1]).any(-1)
+        assert changed.tolist() == [False] * 5 + [True] * 5
 
 
 # Training

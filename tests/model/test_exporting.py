@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bunny.core.errors import UserError
 from bunny.pipeline.convert import export_model, import_model
-from tests.model.imported import CLOSE, difference
+from tests.model.imported import CLOSE, difference, edited
 from tests.original_folders import FAMILIES, make, with_text_half
 
 
@@ -57,6 +57,15 @@ def test_every_family_goes_out_as_it_came_and_comes_in_as_it_was(tmp_path: Path,
     for name in ("processor_config.json", "generation_config.json", "tokenizer.json"):
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
     assert settings(tmp_path / "one") == settings(tmp_path / "two")
+
+
+def test_scaled_positions_go_out_with_the_two_fields_that_the_original_takes(tmp_path: Path) -> None:
+    folder = make(tmp_path, "bunny-llama").save_whole(tmp_path / "model")
+    scaling = {"type": "linear", "factor": 2.0}
+    edited(folder / "config.json", rope_scaling=scaling)
+    import_model(folder, tmp_path / "one")
+    export_model(tmp_path / "one", tmp_path / "back", "original", vision_tower=str(tmp_path / "tower"))
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["rope_scaling"] == scaling
 
 
 @pytest.mark.parametrize("kind", ["projector", "lora"])

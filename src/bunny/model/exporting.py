@@ -175,7 +175,8 @@ def language_fields(text: Any) -> dict[str, Any]:
     rope = fields.pop("rope_parameters", None) or {}
     fields |= {key: value for key, value in rope.items() if key in ("rope_theta", "partial_rotary_factor")}
     scaling = {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}
-    fields["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    kind = scaling.pop("rope_type", "default")
+    fields["rope_scaling"] = None if kind == "default" else {**scaling, "type": kind}  # no other field may be there
     for key in ("dtype", "transformers_version", "_name_or_path", "model_type", "layer_types", "head_dim"):
         fields.pop(key, None)
     if text.model_type == "granite":
@@ -184,6 +185,8 @@ def language_fields(text: Any) -> dict[str, Any]:
         fields["rope_pct"] = fields.pop("partial_rotary_factor")
         fields["norm_eps"] = fields.pop("layer_norm_eps")
         fields.pop("rope_scaling")
+    if text.model_type == "phi3" and text.sliding_window:
+        fields["sliding_window"] -= 1  # it counts the positions before a token
     return dict(fields)
 
 

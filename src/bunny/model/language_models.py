@@ -48,11 +48,19 @@ def _stablelm_epoch(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _phi3(fields: dict[str, Any]) -> dict[str, Any]:
+    """Phi-3's window as transformers now counts it: with the token itself. The original counts what lies before it."""
+    window = fields.get("sliding_window")
+    return fields | ({"sliding_window": window + 1} if window else {})
+
+
 OWN_CODE: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "minicpm": _minicpm,
+    "phi3": _phi3,
     "stablelm_epoch": _stablelm_epoch,
 }
-"""Model types that transformers does not have -> their fields under the names of the family whose arithmetic it is."""
+"""Model types that transformers does not have, or reads otherwise than their own code did -> their fields under the
+names of the family whose arithmetic it is."""
 
 FOREIGN = ("scale_emb", "dim_model_base", "rope_pct", "norm_eps", "auto_map", "_name_or_path")
 """Fields that only the original code reads."""
