@@ -328,6 +328,17 @@ def test_pictures_of_every_mode_become_three_channels(parts: Path, mode: str) ->
     assert processor.pixels([picture(size=(40, 24)).convert("RGB").convert(mode)]).shape == (1, 3, 32, 32)
 
 
+@pytest.mark.parametrize("aspect", ["pad", "square"])
+def test_a_transparent_colour_of_a_palette_is_a_colour_for_clip_too(parts: Path, tmp_path: Path, aspect: str) -> None:
+    processor = built(parts, vision_tower=str(save_tower(tmp_path / "clip", "clip")))[1]
+    processor.image_aspect = aspect
+    plain = Image.new("P", (8, 8), 1)
+    plain.putpalette([255, 0, 0, 0, 90, 200])
+    keyed = plain.copy()
+    keyed.info["transparency"] = 1
+    assert torch.equal(processor.pixels([keyed]), processor.pixels([plain]))
+
+
 def test_a_picture_three_pixels_high_keeps_its_colours(parts: Path) -> None:
     processor = built(parts)[1]
     processor.image_aspect = "square"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _rewind(finished: dict[str, torch.nn.Parameter], reach: float) -> None:
 
 def _bound(weights: dict[str, torch.nn.Parameter], name: str) -> float:
     """nn.Linear and LoRA's A are drawn from ± this: kaiming_uniform with a = sqrt(5); biases have their weight's."""
-    weight = weights[name.replace(".bias", ".weight")]
+    weight = weights[re.sub(r"\bbias$", "weight", name)]
     return float(weight[0].numel() ** -0.5)
 
 

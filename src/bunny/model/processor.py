@@ -60,6 +60,7 @@ class BunnyProcessor(LlavaProcessor):  # type: ignore[misc]  # transformers is u
         if isinstance(images, (list, tuple)):
             return [self._prepared(image) for image in images]
         picture = (load_image(images) if not isinstance(images, Image.Image) else images).convert("RGB")
+        picture.info.pop("transparency", None)  # of its palette; CLIP's processor would lay it on white
         return pad_to_square(picture, self.image_processor.image_mean) if self.image_aspect == "pad" else picture
 
 
