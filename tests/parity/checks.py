@@ -233,15 +233,17 @@ def generation(golden: Golden) -> Iterator[Row]:
     generator = Generator(model, processor)
     asked = golden.facts["generate"]
     settings = {
-        "greedy_rp1.0": {},
-        "greedy_rp1.3": {"repetition_penalty": 1.3},
-        "beam3": {"num_beams": 3},
+        "greedy_rp1.0": {"max_new_tokens": 24},
+        "greedy_rp1.3": {"max_new_tokens": 24, "repetition_penalty": 1.3},
+        "beam3": {"max_new_tokens": 12, "num_beams": 3},
     }
     for key, more in settings.items():
         wrong = []
+        # what beams find depends on how far they may go, also where all end before
+        limit = max(int(more.pop("max_new_tokens")), *(len(one[key]) for one in asked))
         for one in asked:
             processor.image_aspect = _aspect_of(one)
-            chosen = GenerationSettings(max_new_tokens=len(one[key]), **more)  # type: ignore[arg-type]
+            chosen = GenerationSettings(max_new_tokens=limit, **more)  # type: ignore[arg-type]
             (mine,) = generator.answer_ids([_request(golden, one)], chosen)
             if mine != _until_end(one[key], generator):
                 wrong.append(str(one["question"]))
