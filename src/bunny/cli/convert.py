@@ -55,7 +55,7 @@ def import_(
         show.as_json(facts)
         return
     _tell(facts, {"taken over": f"{facts['tensors']} tensors ({facts['kind']} checkpoint, {facts['dtype']})"})
-    typer.echo(f'\nTry next: bunny chat {output} PICTURE "What is in the picture?"')
+    typer.echo(f'\nTry next: {show.command()} chat {output} PICTURE "What is in the picture?"')
 
 
 @guarded
@@ -85,7 +85,7 @@ def export(
         return
     trained = "trained" if facts["vision_tower_trained"] else "as released"
     _tell(facts, {"written": f"{facts['tensors']} tensors; vision tower {trained}"})
-    typer.echo(f"\nTry next: bunny import {output} -o AGAIN")
+    typer.echo(f"\nTry next: {show.command()} import {output} -o AGAIN")
 
 
 def _start() -> None:

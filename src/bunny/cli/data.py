@@ -35,7 +35,7 @@ def list_sets(json: Json = False) -> None:
         return show.as_json(sets)
     rows = [(one["name"], _about(one), f"{one['pictures'] or 'unknown'}", one["hub"]) for one in sets]
     show.table(("name", "rows", "pictures", "hub data set"), rows)
-    return typer.echo("\nTry next: bunny data check bunny-695k --root data")
+    return typer.echo(f"\nTry next: {show.command()} data check bunny-695k --root data")
 
 
 @data_app.command("check")
@@ -89,7 +89,7 @@ def make_695k(
     if json:
         return show.as_json(made)
     show.facts({key: value for key, value in made.items() if value})
-    return typer.echo(f"\nTry next: bunny data check bunny-695k --root {output.parent.parent}")
+    return typer.echo(f"\nTry next: {show.command()} data check bunny-695k --root {output.parent.parent}")
 
 
 def _show(report: Mapping[str, Any]) -> None:

@@ -73,6 +73,6 @@ def _say(record: Mapping[str, Any], output: Path) -> None:
     typer.echo(f"{'model':<8} {output}" + (f" ({record['dtype']})" if record["dtype"] else ""))
     kind = str(record["model_type"])
     if kind == "bunny":
-        typer.echo(f'\nTry next: {show._command()} chat {output} PICTURE "What is this?"')
+        typer.echo(f'\nTry next: {show.command()} chat {output} PICTURE "What is this?"')
     elif kind.startswith("bunny-"):  # the original's layout
-        typer.echo(f"\nTry next: {show._command()} import {output} -o {output}-bunny")
+        typer.echo(f"\nTry next: {show.command()} import {output} -o {output}-bunny")

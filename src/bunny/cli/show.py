@@ -56,7 +56,7 @@ def results(content: Mapping[str, Any], folder: Path, model_hint: bool = True) -
     if content.get("model") and model_hint:
         first: Mapping[str, str] = next(iter(content.get("chat", ())), {})
         picture, question = first.get("picture", "PICTURE"), first.get("question", "What is this?")
-        typer.echo(f'\nTry next: {_command()} chat {content["model"]} {picture} "{question}"')
+        typer.echo(f'\nTry next: {command()} chat {content["model"]} {picture} "{question}"')
 
 
 def plan(stages: Sequence[Mapping[str, Any]]) -> None:
@@ -79,7 +79,7 @@ def facts(content: Mapping[str, Any], indent: int = 0) -> None:
             typer.echo(f"{pad}{key}: {value}")
 
 
-def _command() -> str:
+def command() -> str:
     """How this program was started, so that the next command works as printed; `make` leaves `bunny` off the path."""
     if shutil.which("bunny") or Path(sys.argv[0]).name != "bunny":
         return "bunny"
