@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from bunny.core.types import (
     Question,
     Rejected,
     Sample,
+    StoredVectors,
+    Task,
 )
 
 
@@ -26,6 +28,36 @@ class Source(Protocol):
     """Reads one on-disk layout. Yields a `Sample` or a `Rejected` for every row, in fixed order; decodes no pixels."""
 
     def read(self) -> Iterator[Sample | Rejected]: ...
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A source that can be read in independent pieces."""
+
+    def shards(self) -> Sequence[Mapping[str, Any]]:
+        """JSON-able `{use: …}` blocks, one a piece (a tar, a Parquet file); together, in order, they read what the
+        source reads."""
+        ...
+
+
+@runtime_checkable
+class HasVectors(Protocol):
+    """A source whose vectors exist already."""
+
+    def stored(self) -> Mapping[str, StoredVectors]:
+        """Column (`image`, `text`, `visual`) -> where its rows are, aligned row by row with what `read` yields
+        (a Rejected counts as a row). The source is one piece: of a sharded one, each shard has its own."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs tasks: in this process, in several, on other machines. Which one never shows in the outcome."""
+
+    def run(self, name: str, tasks: Sequence[Task]) -> None:
+        """Returns when every task's output exists. Those that do are not run. name: for the progress display.
+        Raises UserError for a task that failed, after the others have been tried."""
+        ...
 
 
 @runtime_checkable

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from bunny.core.protocols import Engine
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.integer[Any]]
@@ -122,15 +126,49 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredVectors:
+    """Vectors that exist already. path: a `.npy` file of (M, D) float16 or float32 rows, of any length; rows: (N,) int64
+    row numbers in it, aligned with what the source reads, -1 where a row has none; None: 0 .. N-1."""
+
+    path: Path
+    rows: IntArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of heavy work, for any engine and any machine that sees the same files.
+
+    function: `package.module:name` of a module-level function, called as `function(**arguments, output=output)`.
+    arguments: JSON-able. output: the file or folder that it publishes by one rename; the task is done if it exists.
+    """
+
+    function: str
+    arguments: Mapping[str, Any]
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where heavy steps work: a folder for their files (kept: finished work is not done again) and what runs tasks."""
+
+    folder: Path
+    engine: Engine
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Row-aligned named columns over N samples: what curation steps read and add to.
 
     columns: name -> (N,) or (N, D) array. Always there: `id`. Usual: `image` and `text` (N, D) unit vectors of one
     joint space, `visual` (N, V) unit vectors of the picture alone, `cluster` (N,) int, `pair_cosine`,
-    `centre_cosine` (N,) float32, `caption` (N,) str, `sha256` (N,) str.
+    `centre_cosine` (N,) float32, `caption` (N,) str, `sha256` (N,) str. Large pools hold vectors and texts as
+    `bunny.curate.columns.Rows` and `Texts`, which are read from disk block by block.
+    ordered: whether the rows are known to stand in order of their ids. place: where heavy steps may work.
     """
 
-    columns: Mapping[str, npt.NDArray[Any]]
+    columns: Mapping[str, Any]
+    ordered: bool = False
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
@@ -140,7 +178,7 @@ class Pool:
     def __len__(self) -> int:
         return len(self.columns["id"])
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+    def __getitem__(self, name: str) -> Any:
         return self.columns[name]
 
     def __contains__(self, name: object) -> bool:
@@ -148,11 +186,12 @@ class Pool:
 
     def take(self, rows: IntArray | BoolArray) -> Pool:
         """The pool of the given rows (indices or mask), in that order."""
-        return Pool({name: column[rows] for name, column in self.columns.items()})
+        ordered = self.ordered and rows.dtype == np.bool_
+        return Pool({name: column[rows] for name, column in self.columns.items()}, ordered, self.place)
 
     def with_columns(self, new: Mapping[str, npt.NDArray[Any]]) -> Pool:
         """The pool with columns added or replaced."""
-        return Pool({**self.columns, **new})
+        return Pool({**self.columns, **new}, self.ordered, self.place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bunny.core.errors import UserError, nearest
 from bunny.core.recipe import Section
 from bunny.core.types import BoolArray, Decision, FloatArray, IntArray, Pool
+from bunny.curate.columns import Rows
 
 
 class OrderedStep(Section):
@@ -21,6 +22,8 @@ class OrderedStep(Section):
 
     def decide(self, pool: Pool, rng: np.random.Generator) -> Decision:
         """What to keep and why. Raises UserError if the pool lacks a column that the settings name."""
+        if pool.ordered:
+            return self.look(pool, rng)
         ids = np.asarray(pool["id"])
         if bool((ids[:-1] < ids[1:]).all()):
             return self.look(pool, rng)
@@ -32,7 +35,7 @@ class OrderedStep(Section):
         """The decision for a pool whose rows are sorted by id."""
 
 
-def column(pool: Pool, name: str, step: str, made_by: str = "") -> npt.NDArray[Any]:
+def column(pool: Pool, name: str, step: str, made_by: str = "") -> Any:
     """A column that a step's settings name. Raises UserError with the nearest name, or the step that makes it."""
     if name not in pool:
         hint = f"put {{use: {made_by}}} before it" if made_by else nearest(name, pool.columns)
@@ -40,10 +43,10 @@ def column(pool: Pool, name: str, step: str, made_by: str = "") -> npt.NDArray[A
     return pool[name]
 
 
-def vectors_of(pool: Pool, name: str, step: str) -> FloatArray:
+def vectors_of(pool: Pool, name: str, step: str) -> Rows:
     """(N, D) vectors to compare. Raises UserError if a row has none (texts without words)."""
-    vectors: FloatArray = column(pool, name, step)
-    missing = int((~np.isfinite(vectors).all(axis=1)).sum())
+    vectors = Rows.of(column(pool, name, step))
+    missing = sum(int(np.isnan(block[:, 0]).sum()) for _, block in vectors.blocks())
     if missing:
         raise UserError(
             f"{step}: {missing} rows have no `{name}` vector", fix="drop them first, e.g. with {use: rules}"

@@ -28,7 +28,7 @@ class Cluster(OrderedStep):
         return self
 
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
-        vectors = vectors_of(pool, self.vectors, "cluster")
+        vectors = np.asarray(vectors_of(pool, self.vectors, "cluster"))
         groups = self.groups or max(1, round(len(pool) / (self.rows_per_group or 1)))
         found = spherical_kmeans(vectors, groups, rng, self.iterations, self.start)
         return decision(

@@ -36,7 +36,7 @@ class Dedup(OrderedStep):
         return self
 
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
-        vectors = vectors_of(pool, self.vectors, "dedup")
+        vectors = np.asarray(vectors_of(pool, self.vectors, "dedup"))
         parts = list(self._parts(pool)) if self.within == "cluster" else None
         forest = link(vectors, self.above, self.curve_from, parts)
         component = forest.groups(self.above)

@@ -1,0 +1,179 @@
+"""Columns too large for memory: vectors and texts that stay in their files until a block of rows is asked for.
+
+In: arrays (mostly memory-mapped) or Arrow string arrays, each the rows of one file. Out: `Rows` and `Texts`, which are
+indexed like numpy arrays (an index, a mask or a slice gives the same kind of column and reads nothing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bunny.core.types import FloatArray, IntArray
+
+BLOCK = 8192  # rows read at a time
+
+Self = TypeVar("Self", bound="_Pieces")
+
+
+class _Pieces:
+    """N rows of several pieces. index: (N,) int64 into their concatenation; None: all rows in order."""
+
+    def __init__(self, pieces: Sequence[Any], index: IntArray | None = None) -> None:
+        self.pieces = tuple(pieces)
+        self.offsets: IntArray = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
+        self.index = index
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1]) if self.index is None else len(self.index)
+
+    def _at(self, rows: Any) -> IntArray:
+        """Places in the concatenation of the asked rows."""
+        if self.index is not None:
+            at: IntArray = self.index[rows]
+            return at
+        if isinstance(rows, slice):
+            return np.arange(len(self), dtype=np.int64)[rows]
+        rows = np.asarray(rows)
+        return np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
+
+    def take(self: Self, rows: Any) -> Self:
+        """The column of the given rows: indices, mask or slice."""
+        return type(self)(self.pieces, self._at(rows))
+
+    def _by_piece(self, at: IntArray) -> Iterator[tuple[Any, IntArray, IntArray]]:
+        """(piece, rows in it in ascending order, their places in `at`) for every piece that is touched."""
+        order = np.argsort(at, kind="stable") if len(at) > 1 and bool((np.diff(at) < 0).any()) else np.arange(len(at))
+        edges = np.searchsorted(at[order], self.offsets)
+        for number in np.flatnonzero(np.diff(edges)):
+            places = order[edges[number] : edges[number + 1]]
+            yield self.pieces[number], at[places] - self.offsets[number], places
+
+
+class Rows(_Pieces):
+    """(N, D) vectors of float16 or float32; `read` gives them as float32 rows of length one."""
+
+    @staticmethod
+    def of(vectors: Any) -> Rows:
+        """Any array of vectors as `Rows`."""
+        return vectors if isinstance(vectors, Rows) else Rows([np.asarray(vectors)])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), int(self.pieces[0].shape[1]) if self.pieces else 0
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype(np.float32)
+
+    def __getitem__(self, rows: Any) -> Rows:
+        return self.take(rows)
+
+    def read(self, rows: Any = slice(None)) -> FloatArray:
+        """(n, D) float32 rows of length one (NaN rows stay NaN), in the order asked for."""
+        from bunny.curate.kernels import unit_rows
+
+        at = self._at(rows)
+        found = np.empty((len(at), self.shape[1]), np.float32)
+        for piece, inside, places in self._by_piece(at):
+            first, last = int(inside[0]), int(inside[-1]) + 1
+            some = piece[first:last] if last - first == len(inside) else piece[inside]
+            if len(places) == len(at) and bool((np.diff(places) == 1).all()):
+                _widen(some, found)
+            else:
+                found[places] = _widen(some, np.empty(some.shape, np.float32))
+        unit_rows(found)
+        return found
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, FloatArray]]:
+        """(first row, (n, D) float32 unit rows) of consecutive blocks."""
+        for start in range(0, len(self), size):
+            yield start, self.read(slice(start, start + size))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.read().astype(dtype or np.float32, copy=False)
+
+
+class Texts(_Pieces):
+    """(N,) strings in Arrow arrays."""
+
+    @staticmethod
+    def of(texts: Sequence[str]) -> Texts:
+        import pyarrow as pa
+
+        return Texts([pa.array([str(text) for text in texts], pa.string())])
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self),)
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+    @property
+    def dtype(self) -> Any:
+        return np.dtype(object)
+
+    def __getitem__(self, rows: Any) -> Any:
+        """One string for an int, else the column of those rows."""
+        if isinstance(rows, int | np.integer):
+            return self._read(self._at(np.array([rows])))[0]
+        return self.take(rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._read(self._at(slice(start, start + BLOCK)))
+
+    def tolist(self) -> list[str]:
+        return list(self)
+
+    def arrow(self) -> Any:
+        """One Arrow array of the rows, in order."""
+        import pyarrow as pa
+
+        if self.index is None and len(self.pieces) == 1:
+            return self.pieces[0]
+        blocks = [self._block(self._at(slice(start, start + BLOCK))) for start in range(0, len(self), BLOCK)]
+        return pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
+
+    def _block(self, at: IntArray) -> Any:
+        import pyarrow as pa
+
+        found = list(self._by_piece(at))
+        parts = [piece.take(pa.array(inside)) for piece, inside, _ in found]
+        if not parts:
+            return pa.array([], pa.string())
+        back = np.empty(len(at), np.int64)
+        back[np.concatenate([places for _, _, places in found])] = np.arange(len(at))
+        return pa.concat_arrays([part.cast(pa.string()) for part in parts]).take(pa.array(back))
+
+    def _read(self, at: IntArray) -> list[str]:
+        return ["" if text is None else text for text in self._block(at).to_pylist()]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        found = np.empty(len(self), dtype=object)
+        found[:] = list(self)
+        return found if dtype in (None, object, np.dtype(object)) else found.astype(dtype)
+
+
+def _widen(narrow: Any, wide: FloatArray) -> FloatArray:
+    """The values as float32, written into `wide` (torch is twenty times as fast as numpy at float16)."""
+    if narrow.dtype == np.float16:
+        import warnings
+
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a memory map is read-only; nothing writes to it
+            torch.from_numpy(wide).copy_(torch.from_numpy(np.ascontiguousarray(narrow)))
+    else:
+        wide[...] = narrow
+    return wide
