@@ -127,8 +127,8 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class StoredVectors:
-    """Vectors that exist already. path: a `.npy` file of (M, D) float16 or float32 rows, of any length; rows: (N,) int64
-    row numbers in it, aligned with what the source reads, -1 where a row has none; None: 0 .. N-1."""
+    """Vectors that exist already. path: a `.npy` file of (M, D) float16 or float32 rows, of any length; rows: (N,)
+    int64 row numbers in it, aligned with what the source reads, -1 where a row has none; None: 0 .. N-1."""
 
     path: Path
     rows: IntArray | None = None
@@ -200,12 +200,14 @@ class Decision:
 
     keep: (N,) bool. reason: (N,) object str, empty where kept. twin: (N,) int64, for a dropped row the kept row
     (index in the same pool) that stands for it, -1 where there is none. columns: new columns for all N rows.
+    notes: figures about the step as a whole (estimates, counts), for the summary and the report.
     """
 
     keep: BoolArray
     reason: npt.NDArray[np.object_]
     twin: IntArray
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=lambda: _NOTHING)
+    notes: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     @staticmethod
     def drop(dropped: BoolArray, reason: str, twin: IntArray | None = None, **columns: npt.NDArray[Any]) -> Decision:
