@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from bunny.core.types import Embedded, ImageRef, Sample
-from bunny.curate.pool import build_pool
-from bunny.curate.vectors import Embedding, embed_pool
+from bunny.curate.vectors import Embedding, build_pool, embed_pool
 
 from .conftest import ColourEmbedder, Gallery
 

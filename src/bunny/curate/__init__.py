@@ -22,10 +22,9 @@ from bunny.core.store import write_atomic
 from bunny.core.types import Rejected, Sample
 from bunny.curate.engine import Selection, Why, select
 from bunny.curate.plan import plan
-from bunny.curate.pool import build_pool
 from bunny.curate.report import write_report
 from bunny.curate.table import write_table
-from bunny.curate.vectors import Embedding, OpenImage, embed_pool
+from bunny.curate.vectors import Embedding, OpenImage, build_pool, embed_pool
 
 __all__ = ["Embedding", "Selection", "Why", "build_pool", "curate", "embed_pool", "select", "write_outcome"]
 

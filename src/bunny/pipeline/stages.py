@@ -31,7 +31,7 @@ def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from bunny import curate as curation
     from bunny.data.images import open_image
     from bunny.data.reading import read_source
-    from bunny.data.sample_table import write_samples
+    from bunny.core.sample_table import write_samples
 
     assert recipe.pool and recipe.curate  # else the flow has no such stage
     reading = read_source(recipe.pool.source, recipe.locate("."), "pool.source")
@@ -228,7 +228,7 @@ def _train(
 ) -> Any:
     from bunny.data.images import open_image
     from bunny.data.mixture import make_mixture
-    from bunny.data.sample_table import read_samples
+    from bunny.core.sample_table import read_samples
     from bunny.train.stage import train_stage
 
     pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Rejected, Sample, Turn
-from bunny.data import sample_table
+from bunny.core import sample_table
 from bunny.data.llava_export import write_llava_json
-from bunny.data.sample_table import iterate_samples, read_samples, write_samples
+from bunny.core.sample_table import iterate_samples, read_samples, write_samples
 from bunny.data.sources.llava_json import LlavaJson
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
