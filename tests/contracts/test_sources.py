@@ -20,7 +20,7 @@ from bunny.core.protocols import Source
 from bunny.core.recipe import make, names
 from bunny.core.types import ImageRef, Rejected, Sample, Turn
 from bunny.data.containers import image_bytes
-from bunny.data.llava_export import write_llava_json
+from bunny.data.writers.llava_json import LlavaJson
 
 Writer = Callable[[Sequence[Sample], Path], dict[str, Any]]
 """Writes samples in a source's layout under a folder; the block that reads them."""
@@ -60,7 +60,7 @@ def write_webdataset(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
 
 
 def write_llava(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
-    assert write_llava_json(samples, folder / "set.json", folder / "pictures") == []
+    assert LlavaJson(file="set.json", images="pictures").write(iter(samples), folder) == []
     return {"use": "llava_json", "path": "set.json", "images": "pictures"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -47,6 +48,25 @@ class HasVectors(Protocol):
     def stored(self) -> Mapping[str, StoredVectors]:
         """Column (`image`, `text`, `visual`) -> where its rows are, aligned row by row with what `read` yields
         (a Rejected counts as a row). The source is one piece: of a sharded one, each shard has its own."""
+        ...
+
+
+@runtime_checkable
+class Facts(Protocol):
+    """What is known of samples besides themselves: the scores of a curation."""
+
+    def rows(self, ids: Sequence[str]) -> Any:
+        """An Arrow table with a row for every id, in order, and the same columns every time; none for no ids."""
+        ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Writes one on-disk layout. A pydantic model: its fields are its settings. The same samples give the same bytes;
+    work that is whole is not done again."""
+
+    def write(self, samples: Iterator[Sample], folder: Path, facts: Facts | None = None) -> list[Rejected]:
+        """Fill `folder`; the samples that the layout could not take, with reasons. Raises UserError on a full disk."""
         ...
 
 

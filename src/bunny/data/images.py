@@ -58,14 +58,19 @@ def decode(
 
 def image_size(ref: ImageRef) -> tuple[int, int]:
     """(width, height) in pixels of the upright picture, read from the header; nothing is decoded."""
-    image = _identify(image_bytes(ref), str(ref))
+    return image_header(image_bytes(ref), str(ref))[1]
+
+
+def image_header(data: bytes, where: str = "picture") -> tuple[str, tuple[int, int]]:
+    """Pillow's name of the format ("JPEG", "PNG", …), and (width, height) in pixels of the upright picture."""
+    image = _identify(data, where)
     sideways = "exif" in image.info and _orientation(image) >= 5
-    return (image.height, image.width) if sideways else image.size
+    return str(image.format), (image.height, image.width) if sideways else image.size
 
 
 def image_format(data: bytes, where: str = "picture") -> str:
     """Pillow's name of the format ("JPEG", "PNG", …), from the header."""
-    return str(_identify(data, where).format)
+    return image_header(data, where)[0]
 
 
 def sha256(ref: ImageRef) -> str:
