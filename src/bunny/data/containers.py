@@ -1,7 +1,8 @@
-"""Encoded pictures out of the files that hold them: a plain file, a Parquet row, a tar member.
+"""Encoded pictures out of the files that hold them: a plain file, a Parquet or Arrow row, a tar member.
 
 In: an `ImageRef`. Out: the bytes as they were stored. Thousands of reads from one shard open it once: Parquet files are
-memory-mapped and their recent row groups kept (`CACHE_BYTES` per process), tar members are found by an index.
+memory-mapped and their recent row groups kept (`CACHE_BYTES` per process), Arrow files only memory-mapped, tar members
+are found by an index.
 Safe with threads and with forked workers. Knows nothing of picture formats.
 """
 
@@ -22,6 +23,7 @@ from bunny.core.errors import UserError
 from bunny.core.types import ImageRef
 
 CACHE_BYTES = 256 << 20  # decoded row groups kept per process; the latest one is kept whatever its size
+ARROW_SUFFIXES = (".arrow",)
 MAX_BYTES = 200 << 20  # an encoded picture above this is refused unread
 
 Stamp = tuple[str, int, int, int]
@@ -80,7 +82,7 @@ def _read(ref: ImageRef) -> bytes:
         return path.read_bytes()
     if path.suffix == ".tar":
         return _tar_member(path, _tar_index(_stamp(path)).members, ref)
-    return _parquet_cell(_stamp(path), ref)
+    return _cell(_stamp(path), ref)
 
 
 def _stamp(path: Path) -> Stamp:
@@ -117,20 +119,28 @@ def _tar_index(stamp: Stamp) -> TarIndex:
                     repeated.append(member.name)
                 elif member.isfile():
                     members[member.name] = (member.offset_data, member.size)
+            end = tar.offset
     except tarfile.TarError as error:
         return TarIndex(members, repeated, f"not a whole uncompressed tar ({error})")
-    return TarIndex(members, repeated, "")
+    with Path(path).open("rb") as file:  # Python's tarfile takes a header that is cut or damaged for the end
+        file.seek(end)
+        whole = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    last = next(reversed(members), "nothing")
+    return TarIndex(members, repeated, "" if whole else f"breaks off after `{last}`: no end-of-archive mark")
 
 
-def _parquet_cell(stamp: Stamp, ref: ImageRef) -> bytes:
+def _cell(stamp: Stamp, ref: ImageRef) -> bytes:
     import pyarrow as pa
 
     try:
-        cell = _shard(stamp).cell(int(ref.member), ref.column)
+        if ref.path.endswith(ARROW_SUFFIXES):
+            cell = _arrow_batches(stamp).cell(int(ref.member), ref.column)
+        else:
+            cell = _shard(stamp).cell(int(ref.member), ref.column)
     except (IndexError, ValueError, KeyError) as error:  # ArrowInvalid is a ValueError
         raise ImageError("damaged", ref, f"no such row or column `{ref.column}` ({error})") from None
     except pa.ArrowException as error:
-        raise ImageError("damaged", ref, f"the Parquet file is damaged ({error})") from None
+        raise ImageError("damaged", ref, f"the file is damaged ({error})") from None
     if isinstance(cell, dict):  # as Hugging Face datasets store pictures: {bytes, path}
         cell = cell.get("bytes")
     if cell is None:
@@ -139,6 +149,47 @@ def _parquet_cell(stamp: Stamp, ref: ImageRef) -> bytes:
         raise ImageError("not_a_picture", ref, f"column `{ref.column}` holds no bytes")
     _refuse_above(MAX_BYTES, len(cell), ref)
     return cell
+
+
+class ArrowBatches:
+    """An Arrow file or stream, memory-mapped. batches: the whole ones; problem: where it breaks off, "" if whole."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        with path.open("rb") as file:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(max(0, path.stat().st_size - 8))
+            ended = file.read() == b"\xff\xff\xff\xff\0\0\0\0"
+        source = pa.memory_map(str(path))
+        self.batches: list[Any] = []
+        self.problem = "" if is_file or ended else "it breaks off: no end of stream"
+        reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+        self.schema = reader.schema
+        try:
+            if is_file:
+                self.batches += [reader.get_batch(at) for at in range(reader.num_record_batches)]
+            else:
+                self.batches += iter(reader)
+        except (pa.ArrowException, OSError) as error:
+            self.problem = f"it breaks off after {len(self.batches)} batches: {error}"
+        self._starts = list(accumulate((batch.num_rows for batch in self.batches), initial=0))
+
+    def cell(self, row: int, column: str) -> Any:
+        if not 0 <= row < self._starts[-1]:
+            raise IndexError(f"row {row} of {self._starts[-1]}")
+        at = bisect_right(self._starts, row) - 1
+        return self.batches[at].column(column)[row - self._starts[at]].as_py()
+
+
+def arrow_batches(path: Path) -> ArrowBatches:
+    """The file's batches, opened once as long as it does not change. Raises OSError, pyarrow's ArrowException."""
+    return _arrow_batches(_stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _arrow_batches(stamp: Stamp) -> ArrowBatches:
+    return ArrowBatches(Path(stamp[0]))
 
 
 @lru_cache(maxsize=64)

@@ -6,16 +6,21 @@ In: raw rows of one layout. Out: `Sample` or `Rejected`, in the order of the fil
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import Section
 from bunny.core.types import ImageRef, Rejected, Sample, Turn
+from bunny.data.sources._seen import Seen
+from bunny.data.sources._shards import warn_of_gaps
+
+Item = TypeVar("Item")
 
 MAX_CAPTION_CHARS = 20_000
 NOT_WORDS = frozenset({"", "nan", "none", "null", "<na>", "n/a"})
@@ -52,7 +57,7 @@ class RowSource(Section):
 
     def read(self) -> Iterator[Sample | Rejected]:
         """A sample, or the reason why there is none, for every row. Raises UserError if nothing lies at `path`."""
-        places: dict[str, str] = {}  # id -> the place it was first seen
+        places = Seen()
         for where, raw in self.rows():
             try:
                 if isinstance(raw, BadRow):
@@ -66,7 +71,7 @@ class RowSource(Section):
                 places[sample.id] = where
                 yield sample
 
-    def repeated(self, sample: Sample, places: Mapping[str, str]) -> Sample:
+    def repeated(self, sample: Sample, places: Seen) -> Sample:
         """What becomes of a sample whose id was seen before. Raises BadRow."""
         raise BadRow("duplicate_id", f"first seen at {places[sample.id]}", sample.id)
 
@@ -75,8 +80,26 @@ class RowSource(Section):
         return (self.folder or Path()) / path
 
     def files(self, suffixes: Iterable[str]) -> list[Path]:
-        """The files `path` stands for, sorted. Raises UserError if there are none."""
-        return find_files(self.located(self.path), tuple(suffixes))
+        """The files `path` stands for, sorted; warns of gaps in their numbers. Raises UserError if there are none."""
+        found = find_files(self.located(self.path), tuple(suffixes))
+        warn_of_gaps(found)
+        return found
+
+    def one_piece(self, pieces: Sequence[Item]) -> Item:
+        """The only piece of the source. Raises UserError if there are several."""
+        if len(pieces) != 1:
+            raise UserError(f"{self.path}: {len(pieces)} pieces, each with vectors of its own", fix="ask its shards")
+        return pieces[0]
+
+    def block(self, path: Path, **changes: Any) -> dict[str, Any]:
+        """The `{use: …}` block, for any process and working folder, of this source with another path."""
+        kind = type(self)
+        module = kind.__module__
+        own = module.startswith(__package__ + ".") and getattr(sys.modules[module], "USE", None) is kind
+        use = module.rpartition(".")[2] if own else f"{module}:{kind.__qualname__}"
+        settings = self.model_dump(mode="json", exclude_unset=True)
+        folder = str((self.folder or Path()).absolute())
+        return {"use": use, **settings, "folder": folder, "path": str(path.absolute()), **changes}
 
 
 def find_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -84,7 +107,7 @@ def find_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file()]
+        found = [file for file in path.rglob("*") if file.suffix.lower() in suffixes and _is_visible(file, path)]
     else:
         start = Path(path.anchor)
         found = [file for file in start.glob(str(path.relative_to(path.anchor))) if file.is_file()]
@@ -94,9 +117,22 @@ def find_files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(found)
 
 
-def pair(id: str, image: ImageRef, words: str, source: str, meta: Mapping[str, Any]) -> Sample:
-    """An image-text pair whose meta may have any keys (`Sample.pair` takes them as Python keywords)."""
-    return Sample(id, (image,), (Turn("assistant", words),), source, dict(meta))
+def _is_visible(file: Path, root: Path) -> bool:
+    """Whether it is a file and neither it nor a folder on the way from `root` is hidden (macOS leaves `._0.tar`)."""
+    return file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; False too for what no file system takes as a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def pair(id: str, images: tuple[ImageRef, ...], words: str, source: str, meta: Mapping[str, Any]) -> Sample:
+    """An image-text pair whose meta may have any keys; without its picture where only vectors of it are there."""
+    return Sample(id, images, (Turn("assistant", words),), source, dict(meta))
 
 
 def caption(value: object, limit: int) -> str:

@@ -39,7 +39,7 @@ class Folder(RowSource):
             raise BadRow("not_text", f"{raw.stem}.txt is not UTF-8 at byte {error.start}", id) from None
         except BadRow as bad:
             raise BadRow(bad.reason, bad.detail, id) from None
-        return pair(id, ImageRef(str(raw)), words, self.name or root.resolve().name, {})
+        return pair(id, (ImageRef(str(raw)),), words, self.name or root.resolve().name, {})
 
 
 def _has_picture(text: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from bunny.core.types import IMAGE_MARK, ImageRef, Role, Sample, Turn
 from bunny.data.json_rows import json_rows
 from bunny.data.sources._rows import BadRow, RowSource, checked, plain
+from bunny.data.sources._seen import Seen
 
 ROLES: Mapping[str, Role] = {
     "human": "user",
@@ -53,7 +54,7 @@ class LlavaJson(RowSource):
         source = self.name or raw.get("source") or Path(where).stem
         return Sample(id, images, turns, str(source), meta)
 
-    def repeated(self, sample: Sample, places: Mapping[str, str]) -> Sample:
+    def repeated(self, sample: Sample, places: Seen) -> Sample:
         if self.repeated_ids == "reject":
             return super().repeated(sample, places)
         number = 2

@@ -1,112 +1,164 @@
-"""Parquet tables of image-text pairs, with the pictures inside or as paths.
+"""Parquet tables of image-text pairs, with the pictures inside or as paths, and their vectors if they have some.
 
 In: Parquet files. Out: one pair a row, in file and row order. A picture column may hold encoded bytes, Hugging Face's
-`{bytes, path}`, or paths. Picture bytes stay where they are; a sample only points at its row.
+`{bytes, path}`, or paths. Picture bytes stay where they are; a sample only points at its row. Columns of float lists
+are no facts about a sample: they are read as vectors where `vectors` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from bunny.core.errors import UserError, nearest
-from bunny.core.types import ImageRef, Sample
-from bunny.data.sources._rows import BadRow, RowSource, first_caption, pair, plain
+from bunny.core.types import ImageRef, Sample, StoredVectors
+from bunny.data.sources import _columns, _vectors
+from bunny.data.sources._rows import BadRow, RowSource, first_caption, is_file, pair, plain
+from bunny.data.sources._shards import labels
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file. file: short name for ids. has_bytes: whether the picture is inside. problem: of its vectors."""
+
+    path: Path
+    file: str
+    number: int
+    cells: Mapping[str, Any]
+    has_bytes: bool
+    problem: str = ""
 
 
 class Table(RowSource):
     """`{use: table, path: pool/*.parquet, caption: [title, description]}`"""
 
-    image: str = "image"  # column with encoded bytes, {bytes, path}, or a path
+    image: str | None = "image"  # column with encoded bytes, {bytes, path}, or a path; null: there are no pictures
     caption: tuple[str, ...] | str = ("caption", "text")  # columns; the first that is not empty counts
     id: str = "id"  # column; where there is none, ids are FILE:ROW
     images: str | None = None  # folder that picture paths start from; default: the Parquet file's
+    vectors: dict[Literal["image", "text", "visual"], str] = Field(default_factory=dict)  # {image: img_emb, …}
+    unpack_to: Path | None = None  # folder for the vectors as .npy files; default: .bunny-vectors beside the file
+    label: str | None = None  # stands for FILE in ids; default: the file's name, its path where names repeat
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for path in self.files([".parquet"]):
+        files = self.all_files()
+        for path, label in zip(files, labels(files), strict=True):
             try:
-                with pq.ParquetFile(path, memory_map=True) as file:
-                    yield from self._rows_of(path, file)
-            except (pa.ArrowException, OSError) as error:
-                detail = " ".join(str(error).split())
-                yield str(path), BadRow("damaged_file", f"not a whole Parquet file ({detail})")
+                yield from self._rows_of(path, self.label or label)
+            except BadRow as bad:
+                yield str(path), bad
 
     def sample(self, where: str, raw: Any) -> Sample:
-        path, number, row, has_bytes, no_picture = raw
-        id = str(row[self.id]) if row.get(self.id) is not None else f"{path.stem}:{number}"
-        if no_picture:
-            raise BadRow("no_picture", f"column `{self.image}` is empty", id)
+        row: Row = raw
+        known = row.cells.get(self.id)
+        id = f"{row.file}:{row.number}" if known is None else str(known)
         try:
-            words = first_caption((row.get(column) for column in self._captions()), self.max_caption_chars)
+            images = () if self.image is None else (self._picture(row),)
+            if row.problem:
+                raise BadRow(*row.problem.split(": ", 1))
+            captions = (row.cells.get(column) for column in self._captions())
+            words = first_caption(captions, self.max_caption_chars)
         except BadRow as bad:
             raise BadRow(bad.reason, bad.detail, id) from None
-        image = ImageRef(str(path), str(number), self.image) if has_bytes else self._file(path, row[self.image], id)
-        meta = {key: plain(value) for key, value in row.items() if key not in (self.id, self.image)}
-        alone = path.name == Path(self.path).name
-        source = self.name or (path.stem if alone else path.parent.name)
-        return pair(id, image, words, source, {key: value for key, value in meta.items() if value is not None})
+        meta = {key: plain(value) for key, value in row.cells.items() if key not in (self.id, self.image)}
+        meta = {key: value for key, value in meta.items() if value is not None}
+        return pair(id, images, words, self._source(row.path), meta)
+
+    def shards(self) -> Sequence[Mapping[str, Any]]:
+        files = self.all_files()
+        named = zip(files, labels(files), strict=True)
+        return [self.block(path, name=self._source(path), label=self.label or label) for path, label in named]
+
+    def stored(self) -> Mapping[str, StoredVectors]:
+        """The vectors of `vectors`, unpacked into `.npy` files the first time; of a source of one file."""
+        if not self.vectors:
+            return {}
+        path = self.one_piece(self.all_files())
+        folder = self.unpack_to or path.parent / _vectors.UNPACKED
+        try:
+            self._check_columns(path, _columns.schema(path))
+            return {name: _vectors.list_column(path, column, folder) for name, column in self.vectors.items()}
+        except BadRow:  # `read` says so
+            return {}
+
+    def all_files(self) -> list[Path]:
+        return self.files([".parquet"])
 
     def _captions(self) -> tuple[str, ...]:
         return (self.caption,) if isinstance(self.caption, str) else self.caption
 
-    def _rows_of(self, path: Path, file: Any) -> Iterator[tuple[str, Any]]:
-        import pyarrow as pa
+    def _source(self, path: Path) -> str:
+        alone = path.name == Path(self.path).name
+        return self.name or (path.stem if alone else path.parent.name)
 
-        schema = file.schema_arrow
-        self._check_columns(path, schema.names)
-        is_path = pa.types.is_string(schema.field(self.image).type)
-        is_path = is_path or pa.types.is_large_string(schema.field(self.image).type)
-        columns = [field.name for field in schema if (field.name != self.image or is_path) and not _is_binary(field)]
-        number = 0
-        for group in range(file.num_row_groups):
-            empty = _empty_cells(file, group, self.image)
-            table = file.read_row_group(group, columns=columns, use_threads=False)
-            for at, row in enumerate(_records(table)):
-                yield f"{path}:{number}", (path, number, row, not is_path, at in empty)
-                number += 1
+    def _rows_of(self, path: Path, label: str) -> Iterator[tuple[str, Row]]:
+        schema = _columns.schema(path)
+        self._check_columns(path, schema)
+        columns = [field.name for field in schema if self._is_light(field)]
+        if self.image and _columns.is_struct_with_path(schema.field(self.image).type):
+            columns.append(f"{self.image}.path")
+        dims = {column: _vectors.list_dims(path, column) for column in self.vectors.values()}
+        for batch in _columns.batches(path, [*columns, *dims], self.image):
+            problems = self._vector_problems(batch, dims)
+            light = batch.light.select([name for name in batch.light.schema.names if name not in dims])
+            rows = light.to_pylist() if light.num_columns else [{}] * batch.light.num_rows
+            for at, cells in enumerate(rows):
+                has_bytes = batch.has_bytes is not None and bool(batch.has_bytes[at])
+                number = batch.first + at
+                yield f"{path}:{number}", Row(path, label, number, cells, has_bytes, problems.get(at, ""))
 
-    def _check_columns(self, path: Path, names: list[str]) -> None:
-        if self.image not in names:
-            raise UserError(f"{path}: no column `{self.image}`; {nearest(self.image, names)}", fix="set `image`")
+    def _is_light(self, field: Any) -> bool:
+        """Whether a column is read with the rows: not the pictures, other bytes or vectors."""
+        if field.name == self.image:
+            return _columns.is_text(field.type) or _columns.is_null(field.type)
+        return not _columns.is_bytes(field.type, inside=True) and not _vectors.is_floats(field.type)
+
+    def _vector_problems(self, batch: _columns.Batch, dims: Mapping[str, int]) -> dict[int, str]:
+        """Row in the batch -> what is wrong with its vectors."""
+        found: dict[int, str] = {}
+        for column, dim in dims.items():
+            lengths = _vectors.list_lengths(batch.light.column(column))
+            for at in (lengths != dim).nonzero()[0].tolist():
+                empty = f"no_vector: column `{column}` is empty"
+                found[at] = (
+                    empty if lengths[at] <= 0 else f"wrong_dims: `{column}` has {lengths[at]} numbers, not {dim}"
+                )
+        return found
+
+    def _check_columns(self, path: Path, schema: Any) -> None:
+        names = schema.names
+        if self.image and self.image not in names:
+            fix = "set `image` (null where there are no pictures)"
+            raise UserError(f"{path}: no column `{self.image}`; {nearest(self.image, names)}", fix=fix)
         if not set(self._captions()) & set(names):
             wanted = "` or `".join(self._captions())
             raise UserError(f"{path}: no column `{wanted}`; known: {', '.join(names)}", fix="set `caption`")
+        for column in self.vectors.values():
+            if column not in names:
+                raise UserError(f"{path}: no column `{column}`; {nearest(column, names)}", fix="set `vectors`")
+            if not _vectors.is_floats(schema.field(column).type):
+                kind = schema.field(column).type
+                raise UserError(f"{path}: column `{column}` holds {kind}, not lists of floats", fix="set `vectors`")
+        if self.image and not _columns.is_picture(schema.field(self.image).type):
+            kind = schema.field(self.image).type
+            raise UserError(f"{path}: column `{self.image}` holds {kind}, no bytes or paths", fix="set `image`")
 
-    def _file(self, table: Path, written: str, id: str) -> ImageRef:
-        path = (self.located(self.images) if self.images else table.parent) / written
-        if not path.is_file():
-            raise BadRow("missing_file", str(path), id)
+    def _picture(self, row: Row) -> ImageRef:
+        assert self.image
+        if row.has_bytes:
+            return ImageRef(str(row.path), str(row.number), self.image)
+        written = row.cells.get(self.image)
+        written = written.get("path") if isinstance(written, dict) else written
+        if not written:
+            raise BadRow("no_picture", f"column `{self.image}` is empty")
+        path = (self.located(self.images) if self.images else row.path.parent) / written
+        if not is_file(path):
+            raise BadRow("missing_file", str(path)[:300])
         return ImageRef(str(path))
-
-
-def _records(table: Any) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(max_chunksize=4096):
-        yield from batch.to_pylist()
-
-
-def _is_binary(field: Any) -> bool:
-    import pyarrow as pa
-
-    kind = field.type
-    if pa.types.is_struct(kind):
-        return any(_is_binary(child) for child in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
-
-
-def _empty_cells(file: Any, group: int, column: str) -> set[int]:
-    """Rows of the group whose picture cell is null; found from the statistics alone where they say there is none."""
-    import pyarrow.compute as pc
-
-    chunks = (file.metadata.row_group(group).column(at) for at in range(file.metadata.num_columns))
-    mine = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column]
-    if all(chunk.statistics is not None and chunk.statistics.null_count == 0 for chunk in mine):
-        return set()
-    cells = file.read_row_group(group, columns=[column], use_threads=False).column(column)
-    return {int(row) for row in pc.is_null(cells).to_numpy().nonzero()[0]}
 
 
 USE = Table

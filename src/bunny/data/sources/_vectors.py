@@ -1,0 +1,173 @@
+"""Vectors that exist already, wherever they lie: checked before use, and as `.npy` files.
+
+In: `.npy` files, members of `.npz` archives, list columns of Parquet and Arrow files. Out: what a `.npy` file holds, or
+the `.npy` file that something was unpacked to, once. Raises BadRow where a file is cut or holds something else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from bunny.core.errors import UserError
+from bunny.core.types import IntArray, StoredVectors
+from bunny.data.sources._columns import batches, row_count, schema
+from bunny.data.sources._rows import BadRow
+
+UNPACKED = ".bunny-vectors"
+
+
+@dataclass(frozen=True)
+class Npy:
+    """A `.npy` file of vectors: (rows, dims), whole by its size."""
+
+    path: Path
+    rows: int
+    dims: int
+
+
+def npy(path: Path) -> Npy:
+    """What the file holds. Raises BadRow: damaged_file, wrong_dtype, wrong_dims."""
+    try:
+        with path.open("rb") as file:
+            rows, dims, size = _header(path.name, file)
+            start, there = file.tell(), path.stat().st_size
+    except OSError as error:
+        raise BadRow("damaged_file", f"{path.name} cannot be read: {error.strerror or error}") from None
+    if there < start + rows * dims * size:
+        whole = max(0, there - start) // max(1, dims * size)
+        raise BadRow("damaged_file", f"{path.name} breaks off after {whole} of {rows} rows; get it again")
+    return Npy(path, rows, dims)
+
+
+def npz_member(path: Path, member: str, folder: Path) -> Path:
+    """The member as a `.npy` file in `folder`, unpacked the first time. Raises BadRow, UserError."""
+
+    def write(file: IO[bytes]) -> None:
+        with _zip_damage(path), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as packed:
+            _header(f"{path.name}: {member}", packed)
+        with _zip_damage(path), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as packed:
+            shutil.copyfileobj(packed, file, 1 << 22)
+
+    return _unpacked(path, member, folder, write)
+
+
+def npz_members(path: Path) -> list[str]:
+    """Names of the arrays in an archive. Raises BadRow."""
+    with _zip_damage(path), zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def list_column(path: Path, column: str, folder: Path) -> StoredVectors:
+    """A column of float lists as a `.npy` file in `folder`, unpacked the first time. A row that is null, or whose list
+    is not as long as the first row's, has none. Raises BadRow, UserError."""
+    found = [list_lengths(batch.light.column(0)) for batch in batches(path, [column])]
+    lengths = np.concatenate(found) if found else np.zeros(0, np.int64)
+    dims = list_dims(path, column)
+    whole = lengths == dims
+    rows = None if bool(whole.all()) else np.where(whole, np.arange(len(whole)), -1)
+
+    def write(file: IO[bytes]) -> None:
+        import pyarrow as pa
+
+        dtype = np.float16 if _floats(path, column) == np.float16 else np.float32
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (row_count(path), dims)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for batch in batches(path, [column]):
+            cells = batch.light.column(0)
+            block = np.full((len(cells), dims), np.nan, dtype)  # (n, D)
+            fits = list_lengths(cells) == dims
+            kept = cells.filter(pa.array(fits))
+            block[fits] = kept.flatten().to_numpy(zero_copy_only=False).reshape(-1, dims)
+            file.write(block.tobytes())
+
+    return StoredVectors(_unpacked(path, column, folder, write), rows)
+
+
+def list_lengths(cells: Any) -> IntArray:
+    """(n,) length of each row's list, -1 where there is none."""
+    import pyarrow.compute as pc
+
+    lengths: IntArray = pc.fill_null(pc.list_value_length(cells), -1).to_numpy(zero_copy_only=False)
+    return lengths
+
+
+def list_dims(path: Path, column: str) -> int:
+    """Length of the first row's list that is not null; 0 where there is none. Raises BadRow."""
+    for batch in batches(path, [column]):
+        lengths = list_lengths(batch.light.column(0))
+        if bool((lengths > 0).any()):
+            return int(lengths[lengths > 0][0])
+    return 0
+
+
+def is_floats(kind: Any) -> bool:
+    """Whether a column's type is a list of floats."""
+    import pyarrow as pa
+
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(lists and pa.types.is_floating(kind.value_type))
+
+
+def _floats(path: Path, column: str) -> Any:
+    return np.dtype(schema(path).field(column).type.value_type.to_pandas_dtype())
+
+
+def _header(name: str, file: IO[bytes] | Any) -> tuple[int, int, int]:
+    """(rows, dims, bytes of a number); the file stands at the first number afterwards. Raises BadRow."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"format {version}")
+        shape, _, dtype = read(file)
+    except (ValueError, EOFError) as error:
+        raise BadRow("damaged_file", f"{name} is no .npy file ({' '.join(str(error).split())[:200]})") from None
+    if dtype not in (np.dtype("<f2"), np.dtype("<f4")):
+        raise BadRow("wrong_dtype", f"{name} holds {dtype}; save it with `.astype('float16')` or `.astype('float32')`")
+    if len(shape) != 2:
+        raise BadRow("wrong_dims", f"{name} has the shape {shape}; vectors are rows of a table (n, D)")
+    return int(shape[0]), int(shape[1]), dtype.itemsize
+
+
+@contextmanager
+def _zip_damage(path: Path) -> Iterator[None]:
+    import zlib
+
+    try:
+        yield
+    except KeyError as error:
+        raise BadRow("missing_vectors", f"{path.name}: {error.args[0]}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise BadRow("damaged_file", f"{path.name} is no whole .npz archive ({error}); get it again") from None
+
+
+def _unpacked(origin: Path, part: str, folder: Path, write: Callable[[IO[bytes]], None]) -> Path:
+    """The file that `write` fills, whole or not at all; made again only if `origin` has changed since."""
+    stat = origin.stat()
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in part)
+    final = folder / f"{origin.stem}.{safe}.{stat.st_size:x}-{stat.st_mtime_ns:x}.npy"
+    if final.is_file():
+        return final
+    temporary = folder / f".{final.name}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    except OSError as error:
+        what = f"{final}: the vectors of {origin.name} cannot be unpacked: {error.strerror or error}"
+        raise UserError(what, fix="make room there, or name another folder with `unpack_to`") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return final
