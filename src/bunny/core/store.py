@@ -133,9 +133,9 @@ class Store:
                 write_atomic(work / MANIFEST, json.dumps(manifest, indent=1, default=str))
             publish(work, final)
         except Exception as error:
-            if trouble := _trouble(error, self.root):
+            if told := trouble(error, self.root):
                 raise UserError(
-                    f"{name}: {trouble}",
+                    f"{name}: {told}",
                     fix="make room there or choose another folder with --output; finished work is kept",
                 ) from error
             raise
@@ -191,7 +191,7 @@ def _newest(folder: Path) -> float:
     return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
 
 
-def _trouble(error: BaseException, folder: Path) -> str:
+def trouble(error: BaseException, folder: Path) -> str:
     """Where and why nothing can be written, if that is what the error is about; else empty.
 
     Libraries hide it: safetensors and torch raise their own kinds of error on a full disk.
