@@ -8,17 +8,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bunny.core.errors import UserError
 from bunny.core.protocols import Step
 from bunny.core.recipe import make, names
 from bunny.core.types import Decision, Pool
+from bunny.curate.columns import Rows, Texts
 
 PACKAGE = "bunny.curate.steps"
 SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "exact": [{}, {"by": "caption"}],
-    "rules": [{"min_words": 2, "max_words": 4, "junk": ["^img"], "min_side": 20, "max_aspect": 3, "max_repeats": 3}],
+    "exact": [{}, {"by": "caption"}, {"by": "caption", "normalise": True}],
+    "perceptual": [{}, {"bits": 2, "keep": "best", "by": "width"}],
+    "rules": [
+        {"min_letter_share": 0.6, "max_digit_share": 0.3, "max_mark_share": 0.1, "max_repeated_words": 0.2},
+        {"max_repeated_pairs": 0.1, "min_characters": 3},
+        {"min_words": 2, "max_words": 4, "junk": ["^img"], "min_side": 20, "max_aspect": 3, "max_repeats": 3},
+    ],
+    "alt_text": [{}, {"only": ["camera number"]}],
+    "language": [{"scripts": ["latin"]}],
     "cluster": [{"groups": 5}, {"rows_per_group": 9, "start": "random"}],
     "dedup": [
         *({"above": 0.9, "keep": keep} for keep in ("median", "nearest", "farthest")),
@@ -27,7 +36,13 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"above": 0.9, "probes": 1},
     ],
     "band": [{"by": "pair_cosine", "low": 0.2, "high": 0.6}, {"by": "width", "high": 0.5}],
-    "sample": [{"count": 7}, {"share": 0.5}],
+    "balance": [{"most": 4}, {"per": "source", "total": 11, "keep": "best", "by": "pair_cosine"}],
+    "sample": [
+        {"count": 7},
+        {"share": 0.5},
+        {"count": 2, "per": "source"},
+        {"share": 0.4, "per": "cluster", "allot": "square_root"},
+    ],
 }
 CASES = [(name, settings) for name in names(PACKAGE) for settings in SETTINGS.get(name, [{}])]
 each_step = pytest.mark.parametrize(
@@ -42,7 +57,10 @@ def some_pool(size: int = 60) -> Pool:
     copies = rng.integers(0, max(1, size), size // 2)
     visual[: size // 2] = visual[copies] + rng.normal(size=(size // 2, 16)) * rng.choice([0, 0.1, 0.3], (size // 2, 1))
     visual /= np.linalg.norm(visual, axis=1, keepdims=True)
-    captions = np.array(["", "a cat", "img 12 34", "one two three four five", "word", "a dog"], dtype=object)
+    captions = np.array(["", "a cat", "img 12 34", "A  Cat", "one two three four one two", "кот", "dog!"], dtype=object)
+    hashes = rng.integers(1, 2**63, max(1, size // 3), dtype=np.uint64)[rng.integers(0, max(1, size // 3), size)]
+    hashes ^= np.uint64(1) << rng.integers(0, 6, size).astype(np.uint64)
+    hashes[::9] = 0
     cosine = rng.normal(size=size).round(1).astype(np.float32)
     cosine[::7] = np.nan
     cluster = rng.integers(0, 3, size).astype(np.int32)
@@ -51,6 +69,8 @@ def some_pool(size: int = 60) -> Pool:
             "id": np.array([f"id-{number:03d}" for number in rng.permutation(size)], dtype=str),
             "caption": captions[rng.integers(0, len(captions), size)],
             "sha256": np.array([f"{number:x}" for number in rng.integers(0, max(1, size // 2), size)], dtype=str),
+            "phash": hashes,
+            "source": np.array(["web", "books", ""], dtype=object)[rng.integers(0, 3, size)],
             "width": rng.integers(10, 100, size).astype(np.int32),
             "height": rng.integers(10, 100, size).astype(np.int32),
             "image": visual[:, :8] / np.linalg.norm(visual[:, :8], axis=1, keepdims=True),
@@ -71,9 +91,25 @@ def decide(name: str, settings: dict[str, Any], pool: Pool, seed: int = 0) -> De
     return found
 
 
+def from_disk(pool: Pool) -> Pool:
+    """The same pool as a large one is held: texts and vectors in pieces, rows of the pieces in another order."""
+    size = len(pool)
+    mixed = np.random.default_rng(9).permutation(size)  # row of the pool at each place of the files
+    place = np.argsort(mixed)
+    columns: dict[str, Any] = {}
+    for name, values in pool.columns.items():
+        stored, cut = values[mixed], size // 3
+        if values.dtype.kind in "UO":
+            pieces = [pa.array(some.tolist(), pa.string()) for some in (stored[:cut], stored[cut:])]
+            columns[name] = Texts(pieces, place)
+        else:
+            columns[name] = Rows([stored[:cut], stored[cut:]], place) if values.ndim == 2 else values
+    return Pool(columns)
+
+
 def by_id(pool: Pool, found: Decision) -> dict[str, tuple[Any, ...]]:
     """Everything a decision says, by id instead of row."""
-    ids = pool["id"]
+    ids = np.asarray(pool["id"])
     twins = [str(ids[twin]) if twin >= 0 else "" for twin in found.twin]
     columns = [[repr(value) for value in found.columns[name]] for name in sorted(found.columns)]
     rows = zip(ids.tolist(), found.keep.tolist(), found.reason.tolist(), twins, *columns, strict=True)
@@ -94,9 +130,17 @@ def test_row_order_does_not_matter(name: str, settings: dict[str, Any]) -> None:
 
 
 @each_step
+def test_a_pool_read_from_disk_gives_the_same(name: str, settings: dict[str, Any]) -> None:
+    pool = some_pool()
+    assert by_id(pool, decide(name, settings, pool)) == by_id(pool, decide(name, settings, from_disk(pool)))
+
+
+@each_step
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_tiny_pools_work(name: str, settings: dict[str, Any], size: int) -> None:
-    found = decide(name, settings, some_pool(60).take(np.arange(size)))
+    some = some_pool(60).take(np.arange(size))
+    found = decide(name, settings, some)
+    assert by_id(some, decide(name, settings, from_disk(some))) == by_id(some, found)
     assert len(found.keep) == len(found.reason) == len(found.twin) == size
     assert all(len(column) == size for column in found.columns.values())
 

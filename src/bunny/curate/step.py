@@ -43,6 +43,14 @@ def column(pool: Pool, name: str, step: str, made_by: str = "") -> Any:
     return pool[name]
 
 
+def numbers(pool: Pool, name: str, step: str) -> FloatArray:
+    """(N,) float64 values of a column that a step's settings name. Raises UserError if they are no numbers."""
+    try:
+        return np.asarray(column(pool, name, step), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{step}: the column `{name}` does not hold numbers", fix="name one that does") from None
+
+
 def vectors_of(pool: Pool, name: str, step: str) -> Rows:
     """(N, D) vectors to compare. Raises UserError if a row has none (texts without words)."""
     vectors = Rows.of(column(pool, name, step))
