@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bunny.core.errors import UserError
-from bunny.core.types import ImageRef, Rejected, Sample, Turn
 from bunny.core import sample_table
-from bunny.data.llava_export import write_llava_json
+from bunny.core.errors import UserError
 from bunny.core.sample_table import iterate_samples, read_samples, write_samples
-from bunny.data.sources.llava_json import LlavaJson
+from bunny.core.types import ImageRef, Sample, Turn
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_value = st.recursive(
@@ -80,25 +78,3 @@ def test_files_that_are_no_sample_tables_say_so(tmp_path: Path) -> None:
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(UserError, match="damaged"):
         read_samples(tmp_path / "cut.parquet")
-
-
-def test_llava_export_copies_each_picture_once_and_lists_what_it_cannot(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    (tmp_path / "same.dat").write_bytes((tmp_path / "a.png").read_bytes())
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "b.webp")
-    (tmp_path / "broken.jpg").write_bytes(b"none")
-    talk = (Turn("user", "<image>\nWhat?"), Turn("assistant", "It."))
-    refs = {name: ImageRef(str(tmp_path / name)) for name in ("a.png", "same.dat", "b.webp", "broken.jpg")}
-    samples = [Sample(name, (ref,), talk, "made_up", {"n": [1]}) for name, ref in refs.items()]
-    samples += [Sample("both", (refs["a.png"], refs["b.webp"]), (Turn("user", "<image><image>"), talk[1]), "made_up")]
-    samples += [Sample("text", (), (Turn("user", "Hi"), talk[1]), "made_up")]
-    rejected = write_llava_json(samples, tmp_path / "out" / "set.json", tmp_path / "out" / "pictures")
-    assert [(row.id, row.reason) for row in rejected] == [("broken.jpg", "not_a_picture")]
-    assert sorted(path.suffix for path in (tmp_path / "out" / "pictures").iterdir()) == [".png", ".webp"]
-    back = list(LlavaJson(path=str(tmp_path / "out" / "set.json"), images=str(tmp_path / "out" / "pictures")).read())
-    assert not any(isinstance(row, Rejected) for row in back)
-    assert [(row.id, row.turns, row.source, row.meta) for row in back if isinstance(row, Sample)] == [
-        (row.id, row.turns, row.source, row.meta) for row in samples if row.id != "broken.jpg"
-    ]
