@@ -31,8 +31,8 @@ def groups(hashes: Hashes, distance: int) -> IntArray:
     leader = np.arange(len(distinct))
     index = _Index.of(distinct, distance)
     for band in range(len(index.shift)):
-        shift, mask, flips, order, start = index.band(band)
-        _link_band(distinct, shift, mask, flips, order, start, distance, leader)
+        key, flips, order, start = index.band(band)
+        _link_band(distinct[order], key, flips, order, start, distance, leader)
     _flatten(leader)
     earliest = np.full(len(distinct), len(hashes), np.int64)
     np.minimum.at(earliest, leader, first)
@@ -47,8 +47,9 @@ def nearest(hashes: Hashes, others: Hashes, distance: int) -> tuple[IntArray, In
     bits = np.full(len(hashes), distance + 1, np.int64)
     index = _Index.of(others, distance)
     for band in range(len(index.shift)):
-        shift, mask, flips, order, start = index.band(band)
-        _search_band(hashes, others, shift, mask, flips, order, start, row, bits)
+        _, flips, order, start = index.band(band)
+        ours = index.keys(hashes, band)
+        _search_band(hashes, ours, others[order], flips, order, start, row, bits)
     return row, np.where(row >= 0, bits, -1)
 
 
@@ -58,7 +59,7 @@ class _Index:
 
     shift: tuple[int, ...]
     width: tuple[int, ...]
-    flips: tuple[Hashes, ...]
+    flips: tuple[IntArray, ...]
     hashes: Hashes
 
     @staticmethod
@@ -68,20 +69,24 @@ class _Index:
         width = tuple(int(wide) for wide in np.diff(edges))
         return _Index(tuple(edges[:-1]), width, tuple(_flips(wide, distance // bands) for wide in width), hashes)
 
-    def band(self, number: int) -> tuple[Any, ...]:
-        """(shift, mask, flips, order, start) of one band: what the kernels need."""
+    def keys(self, hashes: Hashes, number: int) -> IntArray:
+        """(N,) int64 value of one band of any hashes."""
         shift, mask = np.uint64(self.shift[number]), np.uint64((1 << self.width[number]) - 1)
-        keys = ((self.hashes >> shift) & mask).astype(np.int64)
+        return ((hashes >> shift) & mask).astype(np.int64)
+
+    def band(self, number: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Values of one band in ascending order, flips, rows in that order, where each value's rows begin."""
+        keys = self.keys(self.hashes, number)
         order = np.argsort(keys, kind="stable")
         start = np.zeros((1 << self.width[number]) + 1, np.int64)
         np.cumsum(np.bincount(keys, minlength=1 << self.width[number]), out=start[1:])
-        return shift, mask, self.flips[number], order, start
+        return keys[order], self.flips[number], order, start
 
 
-def _flips(width: int, bits: int) -> Hashes:
+def _flips(width: int, bits: int) -> IntArray:
     """Every way to turn at most `bits` of `width` bits."""
     chosen = [places for count in range(bits + 1) for places in combinations(range(width), count)]
-    return np.array([sum(1 << place for place in places) for places in chosen], np.uint64)
+    return np.array([sum(1 << place for place in places) for places in chosen], np.int64)
 
 
 @njit(cache=True, nogil=True)
@@ -102,17 +107,16 @@ def _root(leader: Any, row: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _link_band(
-    hashes: Any, shift: Any, mask: Any, flips: Any, order: Any, start: Any, distance: Any, leader: Any
-) -> None:
-    for row in range(len(hashes)):
-        key = (hashes[row] >> shift) & mask
-        for flip in flips:
-            value = np.int64(key ^ flip)
-            for place in range(start[value], start[value + 1]):
-                other = order[place]
-                if other < row and _ones(hashes[row] ^ hashes[other]) <= distance:
-                    first, second = _root(leader, row), _root(leader, other)
+def _link_band(hashes: Any, key: Any, flips: Any, order: Any, start: Any, distance: Any, leader: Any) -> None:
+    """Hashes and keys in the order of the band: neighbours in it are neighbours in memory."""
+    for flip in flips:
+        for place in range(len(hashes)):
+            value = key[place] ^ flip
+            if value < key[place]:  # met from the other side
+                continue
+            for other in range(place + 1 if flip == 0 else start[value], start[value + 1]):
+                if _ones(hashes[place] ^ hashes[other]) <= distance:
+                    first, second = _root(leader, order[place]), _root(leader, order[other])
                     leader[max(first, second)] = min(first, second)
 
 
@@ -123,15 +127,12 @@ def _flatten(leader: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _search_band(
-    hashes: Any, others: Any, shift: Any, mask: Any, flips: Any, order: Any, start: Any, row: Any, bits: Any
-) -> None:
+def _search_band(hashes: Any, key: Any, others: Any, flips: Any, order: Any, start: Any, row: Any, bits: Any) -> None:
+    """others: in the order of the band."""
     for one in range(len(hashes)):
-        key = (hashes[one] >> shift) & mask
         for flip in flips:
-            value = np.int64(key ^ flip)
+            value = key[one] ^ flip
             for place in range(start[value], start[value + 1]):
-                other = order[place]
-                found = _ones(hashes[one] ^ others[other])
-                if found < bits[one] or (found == bits[one] and other < row[one]):
-                    bits[one], row[one] = found, other
+                found = _ones(hashes[one] ^ others[place])
+                if found < bits[one] or (found == bits[one] and order[place] < row[one]):
+                    bits[one], row[one] = found, order[place]
