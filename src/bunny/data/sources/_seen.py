@@ -24,11 +24,11 @@ class Seen:
         return self._count
 
     def __contains__(self, id: str) -> bool:
-        return self._place[self._slot(*_digest(id))] != 0
+        return self._place[self._slot(*digest(id))] != 0
 
     def __getitem__(self, id: str) -> str:
         """The place an id was first met. Raises KeyError."""
-        packed = self._place[self._slot(*_digest(id))]
+        packed = self._place[self._slot(*digest(id))]
         if not packed:
             raise KeyError(id)
         file = next(name for name, number in self._files.items() if number == packed >> ROW_BITS)
@@ -38,7 +38,7 @@ class Seen:
     def __setitem__(self, id: str, where: str) -> None:
         if 3 * self._count >= 2 * len(self._place):
             self._grow()
-        first, second = _digest(id)
+        first, second = digest(id)
         slot = self._slot(first, second)
         self._count += not self._place[slot]
         self._first[slot], self._second[slot], self._place[slot] = first, second, self._pack(where)
@@ -69,6 +69,7 @@ class Seen:
                 self._first[slot], self._second[slot], self._place[slot] = first, second, place
 
 
-def _digest(id: str) -> tuple[int, int]:
-    digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+def digest(id: str) -> tuple[int, int]:
+    """128 bits of an id, in two halves."""
+    both = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(both[:8], "little"), int.from_bytes(both[8:], "little")

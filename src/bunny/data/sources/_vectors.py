@@ -6,7 +6,6 @@ the `.npy` file that something was unpacked to, once. Raises BadRow where a file
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from bunny.core.errors import UserError
+from bunny.core.publishing import publish
 from bunny.core.types import IntArray, StoredVectors
 from bunny.data.sources._columns import batches, row_count, schema
 from bunny.data.sources._rows import BadRow
@@ -52,12 +51,33 @@ def npz_member(path: Path, member: str, folder: Path) -> Path:
     """The member as a `.npy` file in `folder`, unpacked the first time. Raises BadRow, UserError."""
 
     def write(file: IO[bytes]) -> None:
-        with _zip_damage(path), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as packed:
-            _header(f"{path.name}: {member}", packed)
+        npz_shape(path, member)
         with _zip_damage(path), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as packed:
             shutil.copyfileobj(packed, file, 1 << 22)
 
     return _unpacked(path, member, folder, write)
+
+
+def npz_shape(path: Path, member: str) -> tuple[int, int]:
+    """(rows, dims) of a member. Raises BadRow."""
+    with _zip_damage(path), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as packed:
+        return _header(f"{path.name}: {member}", packed)[:2]
+
+
+def key_array(path: Path, member: str | None = None) -> Any:
+    """(M,) Arrow strings: the keys in a `.npy` file or in a member of an archive; DataComp's pairs of 64-bit numbers
+    become their 32 hexadecimal digits. Raises BadRow."""
+    import pyarrow as pa
+
+    try:
+        with _zip_damage(path):
+            loaded = np.load(path, allow_pickle=False)
+            found = loaded if member is None else loaded[member]
+    except (ValueError, OSError) as error:
+        raise BadRow("damaged_file", f"{path.name} holds no keys ({' '.join(str(error).split())[:200]})") from None
+    if found.dtype.names and len(found.dtype.names) == 2:
+        return pa.array([f"{int(high):016x}{int(low):016x}" for high, low in found.tolist()], pa.string())
+    return pa.array([str(key) for key in found.ravel().tolist()], pa.string())
 
 
 def npz_members(path: Path) -> list[str]:
@@ -145,29 +165,25 @@ def _zip_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except KeyError as error:
-        raise BadRow("missing_vectors", f"{path.name}: {error.args[0]}") from None
+        raise BadRow(
+            "missing_vectors", f"{path.name}: {error.args[0]}; it holds {', '.join(_names_in(path))}"
+        ) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise BadRow("damaged_file", f"{path.name} is no whole .npz archive ({error}); get it again") from None
+
+
+def _names_in(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def _unpacked(origin: Path, part: str, folder: Path, write: Callable[[IO[bytes]], None]) -> Path:
     """The file that `write` fills, whole or not at all; made again only if `origin` has changed since."""
     stat = origin.stat()
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in part)
-    final = folder / f"{origin.stem}.{safe}.{stat.st_size:x}-{stat.st_mtime_ns:x}.npy"
+    final = folder / f"{origin.name}.{safe}.{stat.st_size:x}-{stat.st_mtime_ns:x}.npy"
     if final.is_file():
         return final
-    temporary = folder / f".{final.name}.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    except OSError as error:
-        what = f"{final}: the vectors of {origin.name} cannot be unpacked: {error.strerror or error}"
-        raise UserError(what, fix="make room there, or name another folder with `unpack_to`") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with publish(final) as temporary, temporary.open("wb") as file:
+        write(file)
     return final

@@ -33,6 +33,8 @@ class LlavaJson(RowSource):
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         for path in self.files([".json", ".jsonl"]):
+            if not path.stat().st_size:
+                yield str(path), BadRow("damaged_file", "it has no bytes")
             for line, row in json_rows(path):
                 yield f"{path}:{line}", row
 

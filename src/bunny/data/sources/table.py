@@ -45,9 +45,10 @@ class Table(RowSource):
     label: str | None = None  # stands for FILE in ids; default: the file's name, its path where names repeat
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        files = self.all_files()
-        for path, label in zip(files, labels(files), strict=True):
+        for path, label in self.named_files():
             try:
+                if not is_file(path):
+                    raise BadRow("missing_shard", f"{path.name} is not there; get it again")
                 yield from self._rows_of(path, self.label or label)
             except BadRow as bad:
                 yield str(path), bad
@@ -60,24 +61,22 @@ class Table(RowSource):
             images = () if self.image is None else (self._picture(row),)
             if row.problem:
                 raise BadRow(*row.problem.split(": ", 1))
-            captions = (row.cells.get(column) for column in self._captions())
-            words = first_caption(captions, self.max_caption_chars)
+            words = first_caption(self.captions(row.cells), self.max_caption_chars)
         except BadRow as bad:
             raise BadRow(bad.reason, bad.detail, id) from None
         meta = {key: plain(value) for key, value in row.cells.items() if key not in (self.id, self.image)}
         meta = {key: value for key, value in meta.items() if value is not None}
-        return pair(id, images, words, self._source(row.path), meta)
+        return pair(id, images, words, self.source(row.path), meta)
 
     def shards(self) -> Sequence[Mapping[str, Any]]:
-        files = self.all_files()
-        named = zip(files, labels(files), strict=True)
-        return [self.block(path, name=self._source(path), label=self.label or label) for path, label in named]
+        named = self.named_files()
+        return [self.block(path, name=self.source(path), label=self.label or label) for path, label in named]
 
     def stored(self) -> Mapping[str, StoredVectors]:
         """The vectors of `vectors`, unpacked into `.npy` files the first time; of a source of one file."""
         if not self.vectors:
             return {}
-        path = self.one_piece(self.all_files())
+        path, _ = self.one_piece(self.named_files())
         folder = self.unpack_to or path.parent / _vectors.UNPACKED
         try:
             self._check_columns(path, _columns.schema(path))
@@ -85,13 +84,19 @@ class Table(RowSource):
         except BadRow:  # `read` says so
             return {}
 
-    def all_files(self) -> list[Path]:
-        return self.files([".parquet"])
+    def named_files(self) -> list[tuple[Path, str]]:
+        """The files in order, each with its short name for ids. Raises UserError if there are none."""
+        files = self.files([".parquet"])
+        return list(zip(files, labels(files), strict=True))
+
+    def captions(self, cells: Mapping[str, Any]) -> Iterator[object]:
+        """What may be a row's caption, the best first."""
+        return (cells.get(column) for column in self._captions())
 
     def _captions(self) -> tuple[str, ...]:
         return (self.caption,) if isinstance(self.caption, str) else self.caption
 
-    def _source(self, path: Path) -> str:
+    def source(self, path: Path) -> str:
         alone = path.name == Path(self.path).name
         return self.name or (path.stem if alone else path.parent.name)
 
