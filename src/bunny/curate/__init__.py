@@ -1,7 +1,7 @@
 """From raw image-text pairs to a coreset: embed, decide step by step, say why. No torch here.
 
-In: samples, what was rejected while reading them, an embedder, the recipe's steps. Out: a `Selection`, and in the
-folder `decisions.parquet`, `report.html`, `rejected.jsonl`, `summary.json` and the vectors.
+In: samples, what was rejected while reading them, an embedder, the recipe's steps; or a pool folder that is there. Out:
+a `Selection`, and in the folder `decisions.parquet`, `report.html`, `rejected.jsonl`, `summary.json` and the pool.
 """
 
 from __future__ import annotations
@@ -16,17 +16,30 @@ from typing import Any
 
 from PIL import Image
 
-from bunny.core.protocols import Embedder
+from bunny.core.protocols import Embedder, Engine
 from bunny.core.recipe import Block
 from bunny.core.store import write_atomic
-from bunny.core.types import Rejected, Sample
+from bunny.core.types import Place, Rejected, Sample
 from bunny.curate.engine import Selection, Why, select
+from bunny.curate.part_making import OpenImage
 from bunny.curate.plan import plan
+from bunny.curate.pool import PoolFolder, open_pool
 from bunny.curate.report import write_report
 from bunny.curate.table import write_table
-from bunny.curate.vectors import Embedding, OpenImage, build_pool, embed_pool
+from bunny.curate.vectors import embed_pool, make_pool, seconds_of
 
-__all__ = ["Embedding", "Selection", "Why", "build_pool", "curate", "embed_pool", "select", "write_outcome"]
+__all__ = [
+    "PoolFolder",
+    "Selection",
+    "Why",
+    "choose",
+    "curate",
+    "embed_pool",
+    "make_pool",
+    "open_pool",
+    "select",
+    "write_outcome",
+]
 
 
 def curate(
@@ -44,20 +57,37 @@ def curate(
     """The coreset of `samples`, and everything there is to know about how it came about, written into `folder`.
 
     rejected: rows the source could not read; they are listed and counted with the rest. steps: `{use: …}` blocks.
-    vectors: where the embedding is kept (default `folder/vectors`); give a folder of its own to try other steps on
-    the same vectors. threads: for decoding pictures, 0 = all cores. Raises UserError for a wrong step or setting.
+    vectors: where the pool is kept (default `folder/pool`); give a folder of its own to try other steps on the same
+    vectors. threads: for decoding pictures, 0 = all cores. Raises UserError for a wrong step or setting.
     """
     plan(steps)  # a wrong step is found before hours of embedding
-    embedding = embed_pool(samples, embedder, vectors or folder / "vectors", open_image=open_image, threads=threads)
-    selection = select(build_pool(embedding), steps, seed, [*rejected, *embedding.rejected])
-    write_outcome(selection, embedding, folder, open_image=open_image)
+    where = vectors or folder / "pool"
+    made = embed_pool(samples, rejected, embedder, where, open_image=open_image, threads=threads)
+    return choose(made, steps, seed=seed, folder=folder, open_image=open_image)
+
+
+def choose(
+    made: PoolFolder,
+    steps: Sequence[Block],
+    *,
+    seed: int,
+    folder: Path,
+    open_image: OpenImage,
+    engine: Engine | None = None,
+    work: Path | None = None,
+) -> Selection:
+    """The coreset of a pool that is there, written into `folder`. engine, work: what runs the heavy steps, and where
+    they keep their files (default: this process, and a folder that goes away)."""
+    place = Place(work, engine) if engine and work else None
+    selection = select(made.pool(place), steps, seed, made.rejected())
+    write_outcome(selection, made, folder, open_image=open_image)
     return selection
 
 
-def write_outcome(selection: Selection, embedding: Embedding, folder: Path, *, open_image: OpenImage) -> None:
+def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_image: OpenImage) -> None:
     """Write the decision table, the rejected rows, the summary and the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    seconds = {"embed": embedding.seconds, **{run.planned.label: run.seconds for run in selection.runs}}
+    seconds = {"embed": seconds_of(made), **{run.planned.label: run.seconds for run in selection.runs}}
     start = time.perf_counter()
     write_table(selection, folder / "decisions.parquet")
     lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in selection.rejected]
@@ -67,18 +97,19 @@ def write_outcome(selection: Selection, embedding: Embedding, folder: Path, *, o
     def thumbnail(sample: Sample) -> Image.Image:
         return open_image(sample.images[0])
 
-    model = embedding.vectors.model
-    report = folder / "report.html"
-    write_report(selection, embedding.samples, report, thumbnail=thumbnail, model=model, seconds=seconds)
-    write_atomic(folder / "summary.json", json.dumps(_summary(selection, model, seconds), indent=1, ensure_ascii=False))
+    report, samples = folder / "report.html", made.samples(range(len(made)))
+    write_report(selection, samples, report, thumbnail=thumbnail, model=made.model, seconds=seconds)
+    told = _summary(selection, made, seconds)
+    write_atomic(folder / "summary.json", json.dumps(told, indent=1, ensure_ascii=False))
 
 
-def _summary(selection: Selection, model: str, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _summary(selection: Selection, made: PoolFolder, seconds: Mapping[str, float]) -> dict[str, Any]:
     return {
         "samples": len(selection.pool) + len(selection.rejected),
         "rejected": dict(Counter(item.reason for item in selection.rejected).most_common()),
         "embedded": len(selection.pool),
-        "embedder": model,
+        "embedder": made.model,
+        "pool": {"key": made.info.get("key", ""), "parts": [part.name for part in made.parts]},
         "seed": selection.seed,
         "steps": [
             {

@@ -6,7 +6,10 @@ indexed like numpy arrays (an index, a mask or a slice gives the same kind of co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,8 +56,62 @@ class _Pieces:
             yield self.pieces[number], at[places] - self.offsets[number], places
 
 
+class NpyFile:
+    """Rows of the (M, D) array in a `.npy` file, mapped only while in use: thousands of them need no thousands of open
+    files. first, count: a run of rows (default: all); rows: or a `.npy` file of row numbers, -1 for a row of NaN."""
+
+    def __init__(
+        self, path: Path | str, first: int = 0, count: int | None = None, rows: Path | str | None = None
+    ) -> None:
+        self.path, self.first, self.rows = str(path), first, None if rows is None else str(rows)
+        mapped = _mapped(self.path)
+        there = len(mapped) - first if self.rows is None else len(_mapped(self.rows))
+        self.shape, self.dtype = (there if count is None else count, int(mapped.shape[1])), mapped.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, asked: Any) -> npt.NDArray[Any]:
+        mapped = _mapped(self.path)
+        if self.rows is None:
+            if isinstance(asked, slice):
+                return mapped[self.first : self.first + len(self)][asked]
+            return mapped[np.asarray(asked) + self.first]
+        rows = np.asarray(_mapped(self.rows)[asked])
+        found: npt.NDArray[Any] = mapped[np.maximum(rows, 0)]
+        found[rows < 0] = np.nan
+        return found
+
+    def block(self) -> dict[str, Any]:
+        """JSON-able arguments that make it again, in another process."""
+        return {"path": os.path.abspath(self.path), "first": self.first, "count": len(self)} | (
+            {} if self.rows is None else {"rows": os.path.abspath(self.rows)}
+        )
+
+    def files(self) -> list[Path]:
+        """The files it reads."""
+        return [Path(path) for path in (self.path, self.rows) if path is not None]
+
+
+def _mapped(path: str) -> npt.NDArray[Any]:
+    stat = os.stat(path)
+    return _mapped_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=128)
+def _mapped_once(path: str, *version: int) -> npt.NDArray[Any]:
+    """version: what changes with the file, so that a file made again is mapped again."""
+    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    return mapped
+
+
 class Rows(_Pieces):
     """(N, D) vectors of float16 or float32; `read` gives them as float32 rows of length one."""
+
+    @staticmethod
+    def files(paths: Sequence[Path | str], index: IntArray | None = None) -> Rows:
+        """The rows of `.npy` files, one after the other."""
+        return Rows([NpyFile(path) for path in paths], index)
 
     @staticmethod
     def of(vectors: Any) -> Rows:

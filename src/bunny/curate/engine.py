@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ class Selection:
 
     def why(self, id: str) -> Why:
         """Why one sample stays or goes. Raises UserError for an id that was never in the pool."""
-        row = int(np.searchsorted(self.pool["id"], id)) if len(self.pool) else 0
+        row = bisect_left(self.pool["id"], id)
         if row >= len(self.pool) or self.pool["id"][row] != id:
             return self._why_rejected(id)
         by, twin = self.dropped_by(), int(self.twins()[row])
@@ -145,7 +146,7 @@ class Selection:
         for item in self.rejected:
             if item.id == id:
                 return Why(id, False, "reading", f"{item.reason}: {item.detail}" if item.detail else item.reason)
-        raise UserError(f"no sample is called `{id}`", fix=nearest(id, map(str, self.pool["id"][:10_000])))
+        raise UserError(f"no sample is called `{id}`", fix=nearest(id, map(str, self.pool["id"][:1000])))
 
     def again(self, **overrides: Mapping[str, Any]) -> Selection:
         """The selection with other settings, on the same vectors: `again(dedup={"above": 0.9})`.
@@ -159,8 +160,9 @@ class Selection:
 
 def select(pool: Pool, steps: Sequence[Block], seed: int, rejected: Sequence[Rejected] = ()) -> Selection:
     """Run the steps in order, each on what the ones before it left."""
-    order = np.argsort(pool["id"], kind="stable")
-    return _run(pool.take(order), plan(steps), seed, tuple(rejected), ())
+    if not pool.ordered:
+        pool = replace(pool.take(np.argsort(np.asarray(pool["id"]), kind="stable")), ordered=True)
+    return _run(pool, plan(steps), seed, tuple(rejected), ())
 
 
 def _run(

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bunny.core.errors import UserError
 from bunny.core.types import FloatArray, IntArray, Rejected
+from bunny.curate.columns import NpyFile
 
 SAMPLES, FACTS, STORED, REJECTED, PART = (
     "samples.parquet",
@@ -65,56 +65,37 @@ def read_rejected(path: Path) -> list[Rejected]:
         return [Rejected(**json.loads(line)) for line in lines]
 
 
-def open_vectors(part: Path, name: str) -> Any:
-    """A part's vectors of one kind: an array of (n, D) that stays on disk, or None if it has none.
+def open_vectors(part: Path, name: str) -> NpyFile | None:
+    """A part's vectors of one kind, (n, D) rows that stay on disk, or None if it has none.
 
     Raises UserError if the file is gone or damaged.
     """
     own, stored = part / f"{name}.npy", part / STORED
-    if own.exists():
-        return _mapped(own)
-    told: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
-    if name not in told:
-        return None
-    vectors = _mapped(Path(told[name]["path"]))
-    if "rows" in told[name]:
-        return picked(vectors, _mapped(part / told[name]["rows"]))
-    return vectors[: json.loads((part / PART).read_text(encoding="utf-8"))["rows"]]
-
-
-def _mapped(path: Path) -> npt.NDArray[Any]:
     try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if own.exists():
+            return NpyFile(own)
+        told: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+        if name not in told:
+            return None
+        path, rows = told[name]["path"], told[name].get("rows")
+        if rows is not None:
+            return NpyFile(path, rows=part / rows)
+        return NpyFile(path, told[name].get("first", 0), told[name]["count"])
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: vectors cannot be read ({error})", fix="put the file back, or curate again") from None
-    return found
+        fix = "put the vectors back in their place, or curate again"
+        raise UserError(f"{part}: its `{name}` vectors cannot be read ({error})", fix=fix) from None
 
 
-def picked(vectors: Any, rows: IntArray) -> Any:
-    """Rows of vectors as a view: a slice where they follow each other, else read as they are asked for."""
-    if not len(rows):
-        return vectors[:0]
-    first = int(rows[0])
-    if first >= 0 and int(rows[-1]) - first == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-        return vectors[first : first + len(rows)]
-    return Picked(vectors, rows)
+def stored_vectors(path: Path | str, rows: IntArray, part: Path, name: str) -> dict[str, Any]:
+    """What `vectors.json` says of vectors in another file; scattered row numbers go into a file of the part.
 
-
-class Picked:
-    """(n, D) rows of an array on disk by their numbers; -1 stands for a row of NaN."""
-
-    def __init__(self, vectors: Any, rows: IntArray) -> None:
-        self.vectors, self.rows = vectors, rows
-        self.shape, self.dtype = (len(rows), int(vectors.shape[1])), vectors.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, asked: Any) -> FloatArray:
-        rows = np.asarray(self.rows[asked])
-        found: FloatArray = self.vectors[np.maximum(rows, 0)]
-        found[rows < 0] = np.nan
-        return found
+    rows: (n,) int64 row numbers in the other file, -1 where there is none.
+    """
+    first = int(rows[0]) if len(rows) else 0
+    if first >= 0 and bool((np.diff(rows) == 1).all()):
+        return {"path": str(path), "first": first, "count": len(rows)}
+    np.save(part / f"{name}.rows.npy", rows)
+    return {"path": str(path), "rows": f"{name}.rows.npy"}
 
 
 class Absent:

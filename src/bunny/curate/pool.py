@@ -118,10 +118,10 @@ class _Parts:
     def columns(self, order: IntArray | None) -> dict[str, Any]:
         """All columns of a pool, its rows in that order."""
         found: dict[str, Any] = {name: Texts(self.pieces(name), order) for name in TEXTS if name != "sha256"}
-        if any(self._knows(facts, "sha256") for facts in self.facts):
+        if self._knows("sha256"):
             found["sha256"] = Texts(self.pieces("sha256"), order)
         for name, kind in NUMBERS.items():
-            if name != "phash" or any(self._knows(facts, name) for facts in self.facts):
+            if name != "phash" or self._knows(name):
                 found[name] = self.numbers(name, order, np.dtype(kind))
         for name in VECTORS:
             if (vectors := self.vectors(name, order)) is not None:
@@ -226,15 +226,14 @@ class _Parts:
                     kinds[field.name] = kinds.get(field.name, False) or pa.types.is_string(field.type)
         return dict(sorted(kinds.items()))
 
-    @staticmethod
-    def _knows(facts: Any, name: str) -> bool:
-        """Whether any row of a part has a value there."""
+    def _knows(self, name: str) -> bool:
+        """Whether any row has a value there, or there are no rows."""
         import pyarrow.compute as pc
 
-        column = facts.column(name)
+        columns = [facts.column(name) for facts in self.facts]
         if name == "sha256":
-            return bool(pc.any(pc.not_equal(column, "")).as_py())
-        return bool(column.null_count < len(column))
+            return not len(self) or any(pc.any(pc.not_equal(column, "")).as_py() for column in columns)
+        return not len(self) or any(column.null_count < len(column) for column in columns)
 
 
 def _is_integer(kind: Any) -> bool:
