@@ -37,6 +37,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "band": [{"by": "pair_cosine", "low": 0.2, "high": 0.6}, {"by": "width", "high": 0.5}],
     "balance": [{"most": 4}, {"per": "source", "total": 11, "keep": "best", "by": "pair_cosine"}],
+    "diverse": [
+        {"share": 0.3},
+        {"count": 9, "within": "pool"},
+        {"method": "cover", "above": 0.8},
+        {"method": "cover", "above": 0.9, "count": 5, "within": "pool"},
+    ],
     "sample": [
         {"count": 7},
         {"share": 0.5},
