@@ -30,9 +30,9 @@ class Chosen:
 
 
 def k_centre(vectors: Rows, count: int) -> Chosen:
-    """At most `count` rows as far apart as greedy search finds them (Gonzalez 1985: no row is more than twice as far from
-    a kept one as with the best choice). Starts with the medoid, then takes the row least like any kept one;
-    stops early when every row is the same as a kept one.
+    """At most `count` rows as far apart as greedy search finds them (Gonzalez 1985: no row is more than twice as far
+    from a kept one as with the best choice). Starts with the medoid, then takes the row least like any kept one; stops
+    early when every row is the same as a kept one.
 
     >>> k_centre(Rows.of(np.eye(3, dtype=np.float32)), 2).kept
     array([0, 1])
@@ -56,7 +56,7 @@ def k_centre(vectors: Rows, count: int) -> Chosen:
 
 def cover(vectors: Rows, above: float, count: int | None = None) -> Chosen:
     """Few rows such that every row has a kept one with a cosine of at least `above`: greedy set cover, each time the
-    row that covers most of what is not covered yet (at most 1 + ln N times as many as the fewest possible; Chvátal 1979).
+    row that covers most of what is not covered yet (Chvátal 1979: at most 1 + ln N times as many as the fewest).
 
     count: stop with so many rows; what is not covered then has none that stands for it.
     """

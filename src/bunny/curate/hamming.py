@@ -2,7 +2,7 @@
 
 Multi-index hashing (Norouzi, Punjani, Fleet 2012): cut the 64 bits into m bands; two hashes at most d bits apart agree
 in one band up to floor(d / m) bits, so the hashes to compare are found by turning so few bits of each band. 10 million
-hashes within 4 bits take 40 CPU-seconds on one core, not 50 trillion comparisons.
+random hashes take 10 CPU-seconds within 4 bits, 37 within 8, and 1.1 GB; all pairs would be 50 trillion comparisons.
 """
 
 from __future__ import annotations
