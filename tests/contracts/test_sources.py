@@ -109,16 +109,15 @@ def write_img2dataset(samples: Sequence[Sample], folder: Path) -> dict[str, Any]
     return {"use": "img2dataset", "path": ".", "name": "made_up"}
 
 
-def write_embeddings(samples: Sequence[Sample], folder: Path, name: Callable[[str, int], str]) -> None:
+def write_embeddings(
+    samples: Sequence[Sample], folder: Path, name: Callable[[str, int], str], more: Callable[[Sample], dict[str, Any]]
+) -> None:
     for shard, part in halves(samples):
         for at, kind in enumerate(("img_emb", "text_emb")):
             path = folder / name(kind, shard)
             path.parent.mkdir(exist_ok=True)
             np.save(path, np.stack([vectors_of(sample)[at] for sample in part]))
-        rows = [
-            {"image_path": key(s), "caption": s.text, "similarity": cosine(s), "NSFW": "UNLIKELY", **s.meta}
-            for s in part
-        ]
+        rows = [{"image_path": key(s), "caption": s.text, **more(s), **s.meta} for s in part]
         path = folder / name("metadata", shard).replace(".npy", ".parquet")
         path.parent.mkdir(exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -126,12 +125,15 @@ def write_embeddings(samples: Sequence[Sample], folder: Path, name: Callable[[st
 
 
 def write_clip_retrieval(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
-    write_embeddings(samples, folder, lambda kind, shard: f"{kind}/{kind}_{shard}.npy")
+    write_embeddings(samples, folder, lambda kind, shard: f"{kind}/{kind}_{shard}.npy", lambda sample: {})
     return {"use": "clip_retrieval", "path": ".", "images": "shards", "name": "made_up"}
 
 
 def write_laion(samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
-    write_embeddings(samples, folder, lambda kind, shard: f"{kind}_{shard:04}.npy")
+    def more(sample: Sample) -> dict[str, Any]:
+        return {"similarity": cosine(sample), "NSFW": "UNLIKELY", "url": f"http://x/{sample.id}"}
+
+    write_embeddings(samples, folder, lambda kind, shard: f"{kind}_{shard:04}.npy", more)
     return {"use": "laion", "path": ".", "images": "shards", "name": "made_up"}
 
 

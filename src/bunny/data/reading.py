@@ -19,6 +19,7 @@ from bunny.core.recipe import Block, make
 from bunny.core.store import write_atomic
 from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.data.containers import ImageError
+from bunny.data.guessing import guess_source as guess_source
 from bunny.data.images import open_image
 
 

@@ -142,16 +142,17 @@ def _table(root: str, by: By, stamps: tuple[Stamp, ...]) -> _Table:
     first, second, tars, places = array("Q"), array("Q"), array("I"), array("I")
     for number, stamp in enumerate(stamps):
         for at, name in _names(Path(stamp[0]), by):
-            one, two = digest(name)
-            first.append(one)
-            second.append(two)
+            high, low = digest(name)
+            first.append(high)
+            second.append(low)
             tars.append(number)
             places.append(at)
     order = np.argsort(np.array(first, np.uint64), kind="stable")
-    ordered = [np.array(part)[order] for part in (first, second, tars, places)]
+    one, two, three, four = (np.array(part)[order] for part in (first, second, tars, places))
     broken = [tar for tar in (Path(stamp[0]) for stamp in stamps) if tar_index(tar).problem]
     more = f" and so do {len(broken) - 1} more" if len(broken) > 1 else ""
-    return _Table(*ordered, damage=f"; {broken[0].name}: {tar_index(broken[0]).problem}{more}" if broken else "")
+    damage = f"; {broken[0].name}: {tar_index(broken[0]).problem}{more}" if broken else ""
+    return _Table(one, two, three, four, damage)
 
 
 def _names(tar: Path, by: By) -> Iterator[tuple[int, str]]:
