@@ -159,7 +159,6 @@ def test_a_dry_run_tells_and_does_nothing(bunny: Bunny, pipeline: Pipeline, reci
         ("train", "", ("curate", "align", "tune", "second", "merge")),
         ("train", "--only tune", ("curate", "align", "tune")),
         ("train", "--only align", ("curate", "align")),
-        ("curate run", "", ("curate",)),
         ("eval", "", ()),
     ],
 )
@@ -174,10 +173,6 @@ def test_an_unknown_stage_is_refused(bunny: Bunny, pipeline: Pipeline, recipe: P
     ran = bunny("train", recipe, "--only", "curate")
     assert ran.exit_code == 2
     assert "use align or tune" in ran.stderr
-
-
-def test_a_dry_run_of_one_verb_shows_only_its_stages(bunny: Bunny, pipeline: Pipeline, recipe: Path) -> None:
-    assert "tune" not in bunny("curate", "run", recipe, "--dry-run").stdout
 
 
 def test_eval_of_a_model_names_the_tasks_to_the_pipeline(bunny: Bunny, pipeline: Pipeline) -> None:
@@ -271,11 +266,6 @@ def test_recipe_show_fills_in_the_defaults_and_is_a_recipe_again(bunny: Bunny, r
     assert tree["align"]["max_steps"] == 3
     again = write(tmp_path, shown)
     assert bunny("recipe", "show", again, "--json").exit_code == 0
-
-
-def test_explain_prints_facts_one_per_line(bunny: Bunny, pipeline: Pipeline) -> None:
-    lines = bunny("curate", "explain", "runs/x", "a").stdout.splitlines()
-    assert lines == ["id: a", "kept: False", "step:", "  use: dedup", "  twin: b"]
 
 
 def test_chat_answers_one_question(bunny: Bunny, pipeline: Pipeline, tmp_path: Path) -> None:
@@ -390,7 +380,7 @@ def test_doctor_knows_the_packages_that_the_set_up_installs() -> None:
 
 
 def test_every_command_has_help_with_an_example(bunny: Bunny) -> None:
-    for words in ["demo", "run", "train", "eval", "chat", "doctor", "curate run", "curate explain", "recipe show"]:
+    for words in ["demo", "run", "train", "eval", "chat", "doctor", "recipe show"]:
         shown = bunny(*words.split(), "--help").stdout
         assert f"bunny {words}" in shown.split("Usage:")[1].split("\n", 1)[1], words
 

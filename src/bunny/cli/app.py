@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from bunny.cli import convert, merge, recipes, show, zoo
+from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
@@ -23,7 +24,6 @@ app = typer.Typer(
     help="Small vision-language models that beat bigger ones through better data: curate, train, evaluate, use.",
     epilog="Exit codes: 0 done, 1 failed, 2 something to mend in the command, recipe or files, 130 stopped by Ctrl-C.",
 )
-curate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="From raw pairs to a well-chosen set.")
 recipe_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check a recipe, or show all its settings.")
 app.add_typer(curate_app, name="curate")
 app.add_typer(recipe_app, name="recipe")
@@ -202,46 +202,6 @@ app.command("import")(convert.import_)
 app.command("export")(convert.export)
 app.command("merge")(merge.merge)
 app.command("zoo")(zoo.zoo)
-
-
-@curate_app.command("run")
-@guarded
-def curate_run(
-    recipe: RecipePath,
-    output: Output = None,
-    overrides: Overrides = None,
-    fast: Fast = False,
-    dry_run: DryRun = False,
-    json: Json = False,
-) -> None:
-    """Curate a recipe's pool.
-
-    Makes vectors, takes the steps, gives every decision a reason, and writes an HTML report.
-
-    \b
-    bunny curate run recipes/tiny-cpu.yaml
-    """
-    _run(recipe, output, overrides, fast, dry_run, json, ("curate",))
-
-
-@curate_app.command("explain")
-@guarded
-def curate_explain(
-    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that has been curated.")],
-    sample: Annotated[str, typer.Argument(metavar="ID", help="A sample's id.")],
-    json: Json = False,
-) -> None:
-    """Why a sample was kept or dropped.
-
-    Names the kept sample that stands for a dropped one.
-
-    \b
-    bunny curate explain runs/demo SAMPLE_ID
-    """
-    from bunny.pipeline import explain
-
-    content = explain.explain(run_path, sample)
-    return show.as_json(content) if json else show.facts(content)
 
 
 @recipe_app.command("check")

@@ -7,6 +7,7 @@ the same bytes again, limits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ def write_card(folder: Path, *, name: str, settings: Mapping[str, Any], licence:
     """
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     licences, talks = _samples(folder / "samples.parquet")
-    licence = licence or front_matter(folder / CARD).get("license", "") or _common(licences)
+    licence = licence or str(front_matter(folder / CARD).get("license", "")) or _common(licences)
     front = _front(folder, name, summary, licence, talks)
     parts = [
         f"# {name}\n",
@@ -65,6 +66,11 @@ def front_matter(card: Path) -> dict[str, Any]:
     _, head, _ = text.split("---\n", 2) if text.startswith("---\n") and text.count("---\n") > 1 else ("", "", "")
     found = yaml.safe_load(head)
     return found if isinstance(found, dict) else {}
+
+
+def licence_of(folder: Path) -> str:
+    """The licence that a card of this folder would name; empty if that is not known."""
+    return str(front_matter(folder / CARD).get("license", "")) or _common(_samples(folder / "samples.parquet")[0])
 
 
 def _samples(path: Path) -> tuple[Counter[str], bool]:
@@ -124,7 +130,6 @@ def _what(folder: Path, summary: Mapping[str, Any], talks: bool) -> str:
     lines += [
         "| `decisions.parquet` | every sample's fate and scores |",
         "| `summary.json` | counts of each step |",
-        "| `manifest.json` | settings and fingerprint |",
     ]
     return "\n".join(lines) + "\n"
 
@@ -222,21 +227,34 @@ def _chosen(summary: Mapping[str, Any]) -> str:
 
 def _again(folder: Path, name: str, settings: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The recipe, and what shows that a second run made the same."""
-    import hashlib
-
-    recipe = {"name": name, **{key: settings[key] for key in ("seed", "pool", "curate") if key in settings}}
+    recipe = {
+        "name": name,
+        **{key: settings[key] for key in ("seed", "pool", "curate") if settings.get(key) is not None},
+    }
     digest = hashlib.sha256()
     with (folder / "decisions.parquet").open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_without_roots(recipe), sort_keys=False, allow_unicode=True)
+    manifest = folder / "manifest.json"
+    mark = json.loads(manifest.read_text(encoding="utf-8")).get("fingerprint") if manifest.exists() else None
+    marked = f"Fingerprint of settings and inputs (`manifest.json`): `{mark}`. " if mark else ""
     return (
         "## Made again\n\n"
         f"On the same pool, with seed {summary['seed']}, `bunny curate run recipe.yaml` gives the same bytes. "
         "The recipe:\n\n"
         f"```yaml\n{text}```\n\n"
-        f"sha256 of `decisions.parquet`: `{digest.hexdigest()}`. `manifest.json` holds all settings.\n"
+        f"{marked}sha256 of `decisions.parquet`: `{digest.hexdigest()}`.\n"
     )
+
+
+def _without_roots(value: Any) -> Any:
+    """Settings as they are, but for folders of one machine: of an absolute path its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_roots(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_roots(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _limits(summary: Mapping[str, Any]) -> str:

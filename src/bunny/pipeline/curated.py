@@ -25,7 +25,8 @@ DECISIONS, SUMMARY, SAMPLES, REJECTED, CARD = (
     "rejected.jsonl",
     "README.md",
 )
-POOL = Path("pool") / "pool.json"
+POOL, WORK = "pool", "work"
+"""Folders beside the curated one: the pool, and what heavy steps leave for the next run."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class CuratedRun:
     @property
     def pool(self) -> Path | None:
         """The folder of the pool, if it is still there."""
-        places = [self.folder.parent / "pool", self.folder / "pool"]
+        places = [self.folder.parent / POOL, self.folder.parent / "vectors"]
         if "pool_folder" in self.manifest:
             places.insert(0, self.folder / str(self.manifest["pool_folder"]))
-        return next((place.resolve() for place in places if (place / POOL.name).is_file()), None)
+        return next((place.resolve() for place in places if (place / "pool.json").is_file()), None)
 
     def samples(self) -> Iterator[Sample]:
         """The samples that stay. Raises UserError if they are not there."""
