@@ -1,13 +1,16 @@
 """Bunny: small vision-language models through better data.
 
-`import bunny` is light (no torch). `bunny.load(PATH)` gives a model to chat with; importing it also registers Bunny
-with transformers' Auto classes the moment transformers' own registries are imported.
+`import bunny` is light (no torch). `bunny.load(PATH)` gives a model to chat with, `bunny.curate(FOLDER, …)` a coreset
+of a folder of pairs; importing it also registers Bunny with transformers' Auto classes the moment transformers' own
+registries are imported.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
@@ -23,6 +26,30 @@ def load(path: str | Path) -> Chat:
     from bunny.pipeline.chat import Chat
 
     return Chat(path)
+
+
+class _Curate(ModuleType):
+    """The package `bunny.curate`, which can also be called: `bunny.curate(source, steps=…, output=…)`.
+
+    A package may not import what stands above it, so the call is wired here, from outside."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        from bunny.pipeline.curating import curate
+
+        return curate(*arguments, **settings)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "curate":
+        return importlib.import_module("bunny.curate")
+    raise AttributeError(f"module `bunny` has no attribute `{name}`")
+
+
+def _make_callable(module: Any) -> None:
+    module.__class__ = _Curate
+
+
+register_post_import_hook(_make_callable, "bunny.curate")
 
 
 AWAITED = {

@@ -48,9 +48,19 @@ class PoolSection(Section):
 class CurateSection(Section):
     """From raw pairs to a coreset."""
 
-    embedder: Block  # {use: lite0_minilm | clip, …}
-    steps: list[Block]  # in order; see curate/steps
-    threads: int = Field(0, ge=0, description="worker threads; 0 = all cores")
+    embedder: Block | None = None  # {use: lite0_minilm | clip, …}; a source with vectors needs none
+    steps: list[Block] = Field(default_factory=list)  # in order; see curate/steps
+    preset: str | None = None  # a file of curate/presets whose steps are taken where `steps` is empty
+    part_rows: int | None = Field(None, gt=0, description="samples of a part; 512 to embed, 262,144 with vectors")
+    threads: int = Field(0, ge=0, description="threads that decode pictures, of each task; 0 = all cores")
+    engine: Block | None = None  # {use: local | ray | ranks, …} runs the heavy work; default: this process
+    write: list[Block] = Field(default_factory=list)  # further formats: {use: webdataset | parquet | llava_json, …}
+
+    @model_validator(mode="after")
+    def _has_steps(self) -> CurateSection:
+        if not self.steps and self.preset is None:
+            raise ValueError("no steps: give `steps`, or the name of a `preset`")
+        return self
 
 
 class ModelSection(Section):
@@ -256,8 +266,10 @@ def check_blocks(recipe: Recipe, where: str) -> None:
     if recipe.pool and recipe.curate:
         groups += [
             ("pool.source", [recipe.pool.source], "bunny.data.sources"),
-            ("curate.embedder", [recipe.curate.embedder], "bunny.infer.embedders"),
+            ("curate.embedder", _given(recipe.curate.embedder), "bunny.infer.embedders"),
             ("curate.steps", recipe.curate.steps, "bunny.curate.steps"),
+            ("curate.engine", _given(recipe.curate.engine), "bunny.curate.engines"),
+            ("curate.write", recipe.curate.write, "bunny.data.writers"),
         ]
     if recipe.second:
         groups.append(("second.data", recipe.second.data, "bunny.data.makers"))
@@ -266,6 +278,10 @@ def check_blocks(recipe: Recipe, where: str) -> None:
     for place, blocks, package in groups:
         for block in blocks:
             _check_block(block, package, f"{where}: {place}")
+
+
+def _given(block: Block | None) -> list[Block]:
+    return [] if block is None else [block]
 
 
 def _check_block(block: Block, package: str, where: str) -> None:

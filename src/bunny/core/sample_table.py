@@ -1,7 +1,7 @@
 """Samples on disk between the stages: one Parquet file, one row a sample, an exact round trip.
 
 In and out: `Sample`s. Pictures are not copied; rows keep where they are. For people who want files they can train on
-with other programs there is `bunny.data.llava_export`.
+with other programs there is `bunny.data.writers`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def choose(
     place = Place(work, engine) if engine and work else None
     selection = select(made.pool(place), steps, seed, made.rejected())
     write_outcome(selection, made, folder, open_image=open_image)
-    return selection
+    return replace(selection, folder=folder)
 
 
 def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_image: OpenImage) -> None:
@@ -97,8 +97,8 @@ def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_
     def thumbnail(sample: Sample) -> Image.Image:
         return open_image(sample.images[0])
 
-    report, samples = folder / "report.html", made.samples(range(len(made)))
-    write_report(selection, samples, report, thumbnail=thumbnail, model=made.model, seconds=seconds)
+    report = folder / "report.html"
+    write_report(selection, report, samples_of=made.samples, thumbnail=thumbnail, model=made.model, seconds=seconds)
     told = _summary(selection, made, seconds)
     write_atomic(folder / "summary.json", json.dumps(told, indent=1, ensure_ascii=False))
 

@@ -6,6 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,23 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The outcome: the whole pool of N rows in order of ids, what each step said, and who never got that far."""
+    """The outcome: the whole pool of N rows in order of ids, what each step said, and who never got that far.
+
+    folder: where it was written, if it was.
+    """
 
     pool: Pool
     runs: tuple[StepRun, ...]
     seed: int
     rejected: tuple[Rejected, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def report(self) -> Path:
+        """The page about it. Raises UserError if it was not written."""
+        if self.folder is None:
+            raise UserError("this selection was not written", fix="write it with `bunny.curate.write_outcome`")
+        return self.folder / "report.html"
 
     def ids(self) -> list[str]:
         """Ids of the samples that stay, in order."""

@@ -24,6 +24,7 @@ import numpy as np
 from bunny.core.errors import UserError
 from bunny.core.publishing import publish
 from bunny.core.sample_table import write_samples
+from bunny.core.store import trouble
 from bunny.core.types import IntArray, Rejected, Sample, StoredVectors
 from bunny.curate.parts import FACTS, NUMBERS, REJECTED, SAMPLES, TEXTS, VECTORS, write_facts, write_rejected
 
@@ -38,9 +39,11 @@ UNREADABLE = (UserError, OSError, ValueError, EOFError, KeyError, tarfile.TarErr
 @dataclass(frozen=True, slots=True)
 class Indexed:
     """What a finished index says. parts: of each its digest, which changes with anything that its vectors are made
-    from; stored: kind of vector -> the file that they are in; failed: why the shard gave no row, empty if it did."""
+    from; rows: of each its samples; stored: kind of vector -> the file that they are in; failed: why the shard gave no
+    row, empty if it did."""
 
     parts: tuple[str, ...]
+    rows: tuple[int, ...]
     stored: Mapping[str, str]
     failed: str = ""
 
@@ -48,7 +51,7 @@ class Indexed:
 def read_index(folder: Path) -> Indexed:
     """The index that `write_index` left in a folder."""
     told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return Indexed(tuple(told["parts"]), told["stored"], told["failed"])
+    return Indexed(tuple(told["parts"]), tuple(told["rows"]), told["stored"], told["failed"])
 
 
 def write_index(
@@ -58,22 +61,23 @@ def write_index(
 
     where: what to call the shard if it cannot be read; the rows before the damage count.
     """
-    feed = _Feed(rows, where)
+    feed = _Feed(rows, where, output.parent)
     parts: list[str] = []
-    count = 0
+    counts: list[int] = []
+    files = {name: str(vectors.path.absolute()) for name, vectors in stored.items()}
+    ages = str({name: file_age(path) for name, path in files.items()}).encode()
     with publish(output) as work:
         work.mkdir()
         while (first := next(feed, None)) or feed.rejected or not parts:
             some = chain([first], islice(feed, part_rows - 1)) if first else iter(())
-            digest, numbers = _write_part(some, feed, work / f"{len(parts):05d}")
+            digest, numbers = _write_part(some, feed, work / f"{len(parts):05d}", ages)
             for name, vectors in stored.items():
                 places = numbers if vectors.rows is None else _looked_up(vectors.rows, numbers)
                 np.save(work / f"{len(parts):05d}" / f"{name}.rows.npy", places)
             parts.append(digest)
-            count += len(numbers)
-        files = {name: str(vectors.path.absolute()) for name, vectors in stored.items()}
-        failed = feed.failed if feed.failed and not count else ""
-        (work / INDEX).write_text(json.dumps(asdict(Indexed(tuple(parts), files, failed))), encoding="utf-8")
+            counts.append(len(numbers))
+        told = Indexed(tuple(parts), tuple(counts), files, "" if any(counts) else feed.failed)
+        (work / INDEX).write_text(json.dumps(asdict(told)), encoding="utf-8")
 
 
 def write_failed_index(output: Path, where: str, error: Exception) -> None:
@@ -97,10 +101,10 @@ def _looked_up(rows: IntArray, numbers: IntArray) -> IntArray:
 class _Feed:
     """(row number, sample) of the usable rows; the others wait in `rejected`. A failure of the source ends it."""
 
-    def __init__(self, rows: Iterator[Sample | Rejected], where: str) -> None:
+    def __init__(self, rows: Iterator[Sample | Rejected], where: str, disk: Path) -> None:
         self.rejected: list[Rejected] = []
         self.failed = ""
-        self._rows, self._where, self._number = rows, where, -1
+        self._rows, self._where, self._disk, self._number = rows, where, disk, -1
 
     def __iter__(self) -> _Feed:
         return self
@@ -121,16 +125,21 @@ class _Feed:
         try:
             return next(self._rows)
         except UNREADABLE as error:
+            if trouble(error.__cause__ or error, self._disk):  # a full disk is no fault of the shard
+                raise
             self.failed = " ".join(str(error).split()) or type(error).__name__
             self.rejected.append(Rejected(self._where, self._where, "unreadable_shard", self.failed))
             self._rows = iter(())
             raise StopIteration from None
 
 
-def _write_part(rows: Iterator[tuple[int, Sample]], feed: _Feed, folder: Path) -> tuple[str, IntArray]:
-    """One part's samples, facts and rejected rows; its digest, and the rows' numbers in the source."""
+def _write_part(rows: Iterator[tuple[int, Sample]], feed: _Feed, folder: Path, ages: bytes) -> tuple[str, IntArray]:
+    """One part's samples, facts and rejected rows; its digest, and the rows' numbers in the source.
+
+    ages: of the files that hold the vectors.
+    """
     folder.mkdir()
-    facts, numbers, digest = FactColumns(), array("q"), hashlib.sha256()
+    facts, numbers, digest = FactColumns(), array("q"), hashlib.sha256(ages)
     age = lru_cache(maxsize=64)(file_age)  # many pictures lie in one file
 
     def passing() -> Iterator[Sample]:

@@ -54,14 +54,17 @@ Arrays = dict[str, npt.NDArray[Any]]
 def embed_part(
     index: Path,
     number: int,
-    embedder: Embedder,
+    embedder: Embedder | None,
     open_image: OpenImage,
     output: Path,
     *,
     key: str = "",
     threads: int = 0,
 ) -> None:
-    """Publish the part of an index's samples. threads: for decoding, 0 = all cores. Raises nothing for bad samples."""
+    """Publish the part of an index's samples. Raises nothing for single bad samples.
+
+    embedder: None for a part without samples. key: what the part is made from. threads: for decoding, 0 = all cores.
+    """
     begin, source = time.monotonic(), index / f"{number:05d}"
     samples = list(iterate_samples(source / SAMPLES))
     chunks: list[Arrays] = []
@@ -71,17 +74,17 @@ def embed_part(
             good = [(row, item) for row, item in opened if isinstance(item, _Picture)]
             rejected += [item for _, item in opened if isinstance(item, Rejected)]
             if good:
+                assert embedder
                 chunk, bad = _embed(samples, good, embedder)
                 chunks.append(chunk)
                 rejected += bad
-    nothing: Arrays = {"row": np.empty(0, np.int64), "image": np.empty((0, embedder.dim), np.float16)}
-    found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} if chunks else nothing
+    found = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]} if chunks else {}
     fine = np.zeros(len(samples), dtype=bool)
-    fine[found["row"]] = True
+    fine[found.get("row", [])] = True
     with publish(output) as work:
         work.mkdir()
         for name in VECTORS:
-            if name == "image" or (name in found and np.isfinite(found[name]).any()):
+            if name in found and np.isfinite(found[name]).any():
                 np.save(work / f"{name}.npy", found[name])
         _write_rest(work, source, fine, found, rejected, {"key": key, "seconds": time.monotonic() - begin})
 

@@ -121,6 +121,6 @@ def is_whole(part: Path) -> bool:
         found = [len(open_facts(part / FACTS)), pq.read_metadata(part / SAMPLES).num_rows]
         vectors = [open_vectors(part, name) for name in VECTORS]
         found += [len(one) for one in vectors if one is not None]
-        return (part / REJECTED).exists() and vectors[0] is not None and set(found) == {rows}
+        return (part / REJECTED).exists() and (vectors[0] is not None or not rows) and set(found) == {rows}
     except (UserError, OSError, ValueError, KeyError, TypeError):  # ArrowInvalid is a ValueError
         return False

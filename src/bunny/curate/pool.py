@@ -67,7 +67,7 @@ class PoolFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path / POOL}: damaged ({error})", fix="delete the folder and run again") from None
         _allow_many_files()
-        self._parts = _Parts(self.parts, self.info.get("dims", {}))
+        self._parts = _Parts(self.parts)
 
     def __len__(self) -> int:
         """Rows of the pool."""
@@ -105,10 +105,10 @@ class PoolFolder:
 
 
 class _Parts:
-    """The rows of all parts, one after the other, as they were read. dims: length of each kind of vector."""
+    """The rows of all parts, one after the other, as they were read."""
 
-    def __init__(self, folders: Sequence[Path], dims: Mapping[str, int]) -> None:
-        self.folders, self.dims = folders, dims
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
         self.facts = [open_facts(folder / FACTS) for folder in folders]
         self.offsets: IntArray = np.concatenate([[0], np.cumsum([len(one) for one in self.facts])]).astype(np.int64)
 
@@ -126,8 +126,6 @@ class _Parts:
         for name in VECTORS:
             if (vectors := self.vectors(name, order)) is not None:
                 found[name] = vectors
-        if "image" not in found:
-            raise UserError("the pool has no picture vectors", fix="curate with an embedder")
         found.setdefault("visual", found["image"])
         for name, text in self._further().items():
             found[name] = Texts(self.pieces(name), order) if text else self.numbers(name, order)
@@ -172,9 +170,9 @@ class _Parts:
                 f"`{name}` vectors of {' and '.join(map(str, sorted(dims)))} numbers in one pool",
                 fix="curate data of different models apart",
             )
-        if not dims and not (name == "image" and name in self.dims):
+        if not dims and name != "image":
             return None
-        dim = dims.pop() if dims else int(self.dims[name])
+        dim = dims.pop() if dims else 1  # no rows at all
         whole = [
             piece if piece is not None and len(piece) else Absent(len(facts), dim)
             for piece, facts in zip(pieces, self.facts, strict=True)

@@ -30,15 +30,17 @@ PICTURE_ROWS = 512  # pictures of a part: a kill loses the work on one
 MANY_SHARDS, SHARDED_ROWS = 100, 4096  # of a source in more shards than this; parts are files, and files are counted
 STORED_ROWS = 262_144  # rows of a part whose vectors exist
 INDEX_FOLDER = ".index"
+STORED_MODEL = "vectors of the source"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part to be made. index: the shard's index; number: of the part in it; stored: whether its vectors exist;
-    key: fingerprint of all that it is made from; output: where it goes."""
+    """A part to be made. index: the shard's index; number: of the part in it; rows: its samples; stored: whether their
+    vectors exist; key: fingerprint of all that it is made from; output: where it goes."""
 
     index: Path
     number: int
+    rows: int
     stored: bool
     key: str
     output: Path
@@ -104,9 +106,10 @@ def _make(
             log.warning("%s: damaged, made again", piece.output.name)
             shutil.rmtree(piece.output)
     embed(pieces)
+    embedded = any(piece.rows and not piece.stored for piece in pieces)
     info = {
         "parts": [piece.output.name for piece in pieces],
-        "model": model or "vectors of the source",
+        "model": STORED_MODEL if any(piece.stored for piece in pieces) and not embedded else model,
         "dims": _dims([piece.output for piece in pieces]),
         "key": key,
     }
@@ -124,7 +127,7 @@ def _pieces(folder: Path, outputs: Sequence[Path], told: Sequence[Indexed], mode
             mark = fingerprint("part", dict(shard.stored) if stored else model, {"rows": digest})
             times[mark] += 1
             name = f"part-{mark}" if times[mark] == 1 else f"part-{mark}-{times[mark]}"
-            found.append(Piece(output, number, stored, mark, folder / name))
+            found.append(Piece(output, number, shard.rows[number], stored, mark, folder / name))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from bunny.core.errors import UserError
 from bunny.core.log import log
+from bunny.core.protocols import Engine
 from bunny.core.recipe import Block, Recipe, check_blocks
 from bunny.core.store import MANIFEST, Artifact, Store, fingerprint, write_atomic
 from bunny.pipeline import stages
@@ -40,10 +41,13 @@ def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any
     if not wanted:
         raise UserError(f"{recipe.name}: no {', '.join(only)} in this recipe", fix=f"it has {', '.join(has)}")
     made: dict[str, Artifact] = {}
-    for stage in has[: has.index(wanted[-1]) + 1]:
-        log.info("stage %s", stage)
-        made[stage] = _make(stage, recipe, store, made)
-    return _results(output, made)
+    with stages.leading(recipe, output) as engine:
+        if engine is None:  # a rank that helped another one, which has written everything
+            return {"tasks": {}, "seconds": {}}
+        for stage in has[: has.index(wanted[-1]) + 1]:
+            log.info("stage %s", stage)
+            made[stage] = _make(stage, recipe, store, made, engine)
+        return _results(output, made)
 
 
 def stages_of(recipe: Recipe) -> list[str]:
@@ -84,9 +88,9 @@ def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: i
     return content
 
 
-def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact]) -> Artifact:
+def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact], engine: Engine) -> Artifact:
     build = {
-        "curate": lambda folder: stages.curate(recipe, folder),
+        "curate": lambda folder: stages.curate(recipe, folder, engine),
         "align": lambda folder: stages.align(recipe, folder, made.get("curate")),
         "tune": lambda folder: stages.tune(recipe, recipe.tune, folder, made.get("curate"), made["align"]),
         "second": lambda folder: stages.tune(recipe, recipe.second, folder, made.get("curate"), made["align"]),
@@ -99,8 +103,9 @@ def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact]
 
 
 def _settings(stage: str, recipe: Recipe) -> dict[str, Any]:
-    """Everything of the recipe that the stage's outcome depends on."""
-    return {"seed": recipe.seed} | recipe.model_dump(mode="json", include=set(SECTIONS[stage]))
+    """Everything of the recipe that the stage's outcome depends on; who does the work is no such thing."""
+    left_out = {"curate": {"engine", "threads"}}
+    return {"seed": recipe.seed} | recipe.model_dump(mode="json", include=set(SECTIONS[stage]), exclude=left_out)
 
 
 def _inputs(stage: str, recipe: Recipe, marks: Mapping[str, str]) -> dict[str, str]:

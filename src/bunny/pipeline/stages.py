@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bunny.core.errors import UserError
 from bunny.core.log import log
+from bunny.core.protocols import Engine
 from bunny.core.recipe import Block, Recipe, StageSection, make
 from bunny.core.seeds import stream
 from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
@@ -26,37 +26,39 @@ NATIVE = "native"
 OPEN_QUESTION = "What is in the picture?"
 
 
-def curate(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    """Raw pairs to a coreset: `samples.parquet`, `decisions.parquet`, `report.html`."""
-    from bunny import curate as curation
-    from bunny.data.images import open_image
-    from bunny.data.reading import read_source
-    from bunny.core.sample_table import write_samples
+def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mapping[str, Any]:
+    """Raw pairs to a coreset: `samples.parquet`, `decisions.parquet`, `report.html`, and the formats of `write`.
+
+    engine: what runs the heavy work; default: as the recipe says.
+    """
+    from bunny.pipeline.curating import POOL, curate_source, engine_of, write_formats
 
     assert recipe.pool and recipe.curate  # else the flow has no such stage
-    reading = read_source(recipe.pool.source, recipe.locate("."), "pool.source")
-    log.info("%d pairs read, %d rejected", len(reading.samples), len(reading.rejected))
-    embedder = make(recipe.curate.embedder, "bunny.infer.embedders", "curate.embedder")
-    selection = curation.curate(
-        reading.samples,
-        reading.rejected,
-        embedder,
-        recipe.curate.steps,
+    run = folder.parent  # the pool stands beside the artifact: other steps on the same pictures embed nothing again
+    selection, made = curate_source(
+        recipe.pool.source,
+        recipe.locate("."),
+        recipe.curate,
         seed=recipe.seed,
         folder=folder,
-        open_image=open_image,
-        threads=recipe.curate.threads,
-        vectors=folder.parent / "vectors",  # beside the artifact: other steps on the same pictures embed nothing again
+        run=run,
+        engine=engine or engine_of(recipe.curate, run),
     )
-    kept = set(selection.ids())
-    if not kept:
-        reasons = dict(Counter(item.reason for item in selection.rejected).most_common())
-        raise UserError(
-            f"curation kept nothing of {len(reading.samples) + len(reading.rejected)} rows; rejected: {reasons or 0}",
-            fix=f"{folder / 'report.html'} shows what dropped what",
-        )
-    write_samples(folder / SAMPLES, [sample for sample in reading.samples if sample.id in kept])
-    return {"pairs": len(reading.samples), "rejected": len(selection.rejected), "kept": len(kept)}
+    write_formats(folder, recipe.name, recipe.curate.write)
+    counts = {"pairs": len(made), "rejected": len(selection.rejected), "kept": int(selection.kept().sum())}
+    return {**counts, "pool_folder": f"../{POOL}"}
+
+
+@contextmanager
+def leading(recipe: Recipe, output: Path) -> Iterator[Engine | None]:
+    """What runs the heavy work of a run; None for a process that has only helped another, and is through with it."""
+    from bunny.curate.engines import LocalEngine
+    from bunny.curate.engines import leading as leads
+    from bunny.pipeline.curating import engine_of
+
+    engine = LocalEngine() if recipe.curate is None else engine_of(recipe.curate, output)
+    with leads(engine) as first:
+        yield engine if first else None
 
 
 def align(recipe: Recipe, folder: Path, curated: Artifact | None) -> Mapping[str, Any]:
@@ -226,9 +228,9 @@ def _template(recipe: Recipe) -> Any:
 def _train(
     recipe: Recipe, section: StageSection, model: Any, processor: Any, folder: Path, curated: Artifact | None, name: str
 ) -> Any:
+    from bunny.core.sample_table import read_samples
     from bunny.data.images import open_image
     from bunny.data.mixture import make_mixture
-    from bunny.core.sample_table import read_samples
     from bunny.train.stage import train_stage
 
     pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []
