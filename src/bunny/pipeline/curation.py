@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bunny.core.errors import UserError, nearest
+from bunny.core.errors import UserError
 from bunny.core.recipe import Block, Recipe
 from bunny.pipeline.curated import find_run
 
@@ -98,15 +98,16 @@ def _presets() -> Path:
 
 
 def _known(name: str) -> str:
-    known = [path.stem for path in _presets().glob("*.yaml")]
-    if name not in known:
-        raise UserError(f"no preset is called `{name}`", fix=nearest(name, known))
+    """The name, if it is a preset's. Raises UserError that names the nearest."""
+    from bunny.curate.plan import preset_steps
+
+    preset_steps(name)
     return name
 
 
 def _of_folder(folder: Path, preset: str, embedder: str | None, overrides: Sequence[str]) -> Recipe:
     """A recipe for data that nobody described."""
-    from bunny.data.reading import guess_source
+    from bunny.data.guessing import guess_source
 
     source = guess_source(folder.resolve())
     name = folder.resolve().name

@@ -13,7 +13,7 @@ from typing import Any
 from bunny.core.errors import UserError
 from bunny.core.log import log
 from bunny.core.store import MANIFEST
-from bunny.pipeline.curated import REJECTED, SAMPLES, find_run
+from bunny.pipeline.curated import CARD, REJECTED, SAMPLES, find_run
 from bunny.pipeline.exports import NOT_WRITTEN, write_card_of
 
 STAYS = (SAMPLES, REJECTED, NOT_WRITTEN, MANIFEST)
@@ -40,8 +40,10 @@ def push(
         raise UserError(
             f"{run}: under which licence?", fix="look at the sources' own and name it: --license cc-by-4.0 (or other)"
         )
+    if not dry_run:
+        write_card_of(found, licence)
     files = _files(found.folder)
-    told = {
+    told: dict[str, Any] = {
         "repo": repo,
         "url": f"https://huggingface.co/datasets/{repo}",
         "license": licence,
@@ -52,8 +54,9 @@ def push(
         "pictures": any(path.parent != found.folder for path in files),
     }
     if dry_run:
+        if not (found.folder / CARD).exists():
+            told["files"].insert(0, {"path": CARD, "bytes": 0})  # it is written before the upload
         return told
-    write_card_of(found, licence)
     _upload(found.folder, repo, private, told, api)
     return {**told, "uploaded": True}
 
