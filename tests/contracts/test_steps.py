@@ -5,6 +5,7 @@ A step that cannot work with its defaults states settings here; nothing else abo
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bunny.core.types import Decision, Pool
 from bunny.curate.columns import Rows, Texts
 
 PACKAGE = "bunny.curate.steps"
+BENCHMARK = Path(__file__).parent / "benchmark.parquet"
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "exact": [{}, {"by": "caption"}, {"by": "caption", "normalise": True}],
     "perceptual": [{}, {"bits": 2, "keep": "best", "by": "width"}],
@@ -43,6 +45,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"method": "cover", "above": 0.8},
         {"method": "cover", "above": 0.9, "count": 5, "within": "pool"},
     ],
+    "decontaminate": [{"against": [str(BENCHMARK)], "words": 4}],
+    "instructions": [{"question": "source", "max_likeness": 0.8}, {"need_question": False, "min_answer_words": 2}],
     "sample": [
         {"count": 7},
         {"share": 0.5},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from bunny.core.errors import UserError
 from bunny.core.recipe import make
 from bunny.core.types import Decision, Pool
+from bunny.curate import patterns
 from bunny.curate.characters import count, repeated_share, script_share
 from bunny.curate.columns import Texts
-from bunny.curate.steps.alt_text import Kind, kinds
+from bunny.curate.patterns import Kind, read_kinds
 from bunny.curate.texts import digests, first_equal, labels, plain
 
 ANY = st.text(max_size=40)  # every code point, halves of surrogate pairs too
@@ -149,7 +151,10 @@ def test_pictures_of_unknown_size_are_not_judged_by_it() -> None:
 # alt_text
 
 
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: kind.name)
+LISTS = sorted(Path(patterns.__file__).parent.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("kind", [kind for path in LISTS for kind in read_kinds(path)], ids=lambda kind: kind.name)
 def test_every_kind_of_junk_finds_its_examples_and_leaves_the_others_alone(kind: Kind) -> None:
     def found(texts: Any) -> list[bool]:
         written = pa.array([str(text) for text in texts])
