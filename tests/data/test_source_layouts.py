@@ -350,7 +350,7 @@ def test_vectors_are_unpacked_once_and_again_if_the_archive_changes(tmp_path: Pa
     assert np.load(source.model_copy(update={"model": "b32"}).stored()["text"].path).shape == (3, 2)
     save(tmp_path / "0.npz", l14_img=eye(3)[::-1], l14_txt=eye(3))
     assert np.load(source.stored()["image"].path).tolist() == eye(3)[::-1].tolist()
-    far = source.model_copy(update={"unpack_to": tmp_path / "far"})
+    far = source.model_copy(update={"unpack_to": str(tmp_path / "far")})
     assert far.stored()["image"].path.parent == tmp_path / "far"
 
 

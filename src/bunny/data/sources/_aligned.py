@@ -57,7 +57,7 @@ class Aligned(RowSource):
     id: str | None = None  # column; default: the key's, else FILE:ROW
     key: str | None = None  # column that says which picture and which vector is a row's; default: by the layout
     images: str | None = None  # folder of the tars, or of the picture files, that the keys stand for
-    unpack_to: Path | None = None  # folder for vectors out of archives; default: .bunny-vectors beside the file
+    unpack_to: str | None = None  # folder for vectors out of archives; default: .bunny-vectors beside the file
     shard: str | None = None  # read only the piece of that number or name
 
     @abstractmethod
@@ -90,6 +90,7 @@ class Aligned(RowSource):
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         pictures = Pictures(self.located(self.images), self.by()) if self.images else None
+        source = self._source()
         every = self.all_pieces()
         for piece in self.chosen(every):
             try:
@@ -98,12 +99,12 @@ class Aligned(RowSource):
                 key = self._key(_columns.schema(piece.metadata).names)
                 for number, row in self._metadata_rows(piece.metadata):
                     has_vector = fitted.rows is None or bool(fitted.rows[number] >= 0)
-                    yield f"{piece.metadata}:{number}", (piece.label, number, row, key, has_vector, pictures)
+                    yield f"{piece.metadata}:{number}", (piece.label, source, number, row, key, has_vector, pictures)
             except BadRow as bad:
                 yield piece.where, bad
 
     def sample(self, where: str, raw: Any) -> Sample:
-        label, number, row, key, has_vector, pictures = raw
+        label, source, number, row, key, has_vector, pictures = raw
         known = row.get(self.id or key)
         id = f"{label}:{number}" if known is None else str(known)
         try:
@@ -116,7 +117,7 @@ class Aligned(RowSource):
             raise BadRow(bad.reason, bad.detail, id) from None
         renamed = self.renamed()
         meta = {renamed.get(name, name): plain(value) for name, value in row.items() if value is not None}
-        return pair(id, images, words, self._source(), meta)
+        return pair(id, images, words, source, meta)
 
     def shards(self) -> Sequence[Mapping[str, Any]]:
         path = self.located(self.path)
@@ -156,8 +157,8 @@ class Aligned(RowSource):
 
     def _images(self, key: object, pictures: Pictures | None) -> tuple[ImageRef, ...]:
         if pictures is None:  # clip-retrieval names picture files by their path, if it read files
-            there = isinstance(key, str) and Path(key).suffix.lower() in PICTURE_SUFFIXES and is_file(Path(key))
-            return (ImageRef(str(key)),) if there else ()
+            named = isinstance(key, str) and key.lower().endswith(tuple(PICTURE_SUFFIXES))
+            return (ImageRef(str(key)),) if named and is_file(Path(str(key))) else ()
         if key is None:
             raise BadRow("no_picture", "the row has no key to look for in `images`")
         return (pictures.find(str(key)),)

@@ -174,8 +174,10 @@ def checked(text: str, limit: int) -> str:
 
 def plain(value: Any) -> Any:
     """A value as JSON knows it: dates, decimals and the like become text."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return str(value)

@@ -34,7 +34,7 @@ class DataComp(Aligned):
 
     def open(self, piece: Piece, kind: str) -> _vectors.Npy:
         archive = piece.vectors[kind]
-        folder = self.unpack_to or archive.parent / _vectors.UNPACKED
+        folder = self.located(self.unpack_to) if self.unpack_to else archive.parent / _vectors.UNPACKED
         return _vectors.npy(_vectors.npz_member(archive, self._member(kind), folder))
 
     def dims(self, piece: Piece, kind: str) -> int:

@@ -21,12 +21,14 @@ from bunny.data.sources._rows import BadRow, RowSource, first_caption, is_file, 
 from bunny.data.sources._shards import labels
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
-    """A row of a file. file: short name for ids. has_bytes: whether the picture is inside. problem: of its vectors."""
+    """A row of a file. file: short name for ids. source: the set's name. has_bytes: whether the picture is inside.
+    problem: of its vectors."""
 
     path: Path
     file: str
+    source: str
     number: int
     cells: Mapping[str, Any]
     has_bytes: bool
@@ -41,7 +43,7 @@ class Table(RowSource):
     id: str = "id"  # column; where there is none, ids are FILE:ROW
     images: str | None = None  # folder that picture paths start from; default: the Parquet file's
     vectors: dict[Literal["image", "text", "visual"], str] = Field(default_factory=dict)  # {image: img_emb, …}
-    unpack_to: Path | None = None  # folder for the vectors as .npy files; default: .bunny-vectors beside the file
+    unpack_to: str | None = None  # folder for the vectors as .npy files; default: .bunny-vectors beside the file
     label: str | None = None  # stands for FILE in ids; default: the file's name, its path where names repeat
 
     def rows(self) -> Iterator[tuple[str, Any]]:
@@ -66,7 +68,7 @@ class Table(RowSource):
             raise BadRow(bad.reason, bad.detail, id) from None
         meta = {key: plain(value) for key, value in row.cells.items() if key not in (self.id, self.image)}
         meta = {key: value for key, value in meta.items() if value is not None}
-        return pair(id, images, words, self.source(row.path), meta)
+        return pair(id, images, words, row.source, meta)
 
     def shards(self) -> Sequence[Mapping[str, Any]]:
         named = self.named_files()
@@ -77,7 +79,7 @@ class Table(RowSource):
         if not self.vectors:
             return {}
         path, _ = self.one_piece(self.named_files())
-        folder = self.unpack_to or path.parent / _vectors.UNPACKED
+        folder = self.located(self.unpack_to) if self.unpack_to else path.parent / _vectors.UNPACKED
         try:
             self._check_columns(path, _columns.schema(path))
             return {name: _vectors.list_column(path, column, folder) for name, column in self.vectors.items()}
@@ -106,6 +108,7 @@ class Table(RowSource):
         columns = [field.name for field in schema if self._is_light(field)]
         if self.image and _columns.is_struct_with_path(schema.field(self.image).type):
             columns.append(f"{self.image}.path")
+        source = self.source(path)
         dims = {column: _vectors.list_dims(path, column) for column in self.vectors.values()}
         for batch in _columns.batches(path, [*columns, *dims], self.image):
             problems = self._vector_problems(batch, dims)
@@ -114,7 +117,7 @@ class Table(RowSource):
             for at, cells in enumerate(rows):
                 has_bytes = batch.has_bytes is not None and bool(batch.has_bytes[at])
                 number = batch.first + at
-                yield f"{path}:{number}", Row(path, label, number, cells, has_bytes, problems.get(at, ""))
+                yield f"{path}:{number}", Row(path, label, source, number, cells, has_bytes, problems.get(at, ""))
 
     def _is_light(self, field: Any) -> bool:
         """Whether a column is read with the rows: not the pictures, other bytes or vectors."""
