@@ -74,6 +74,15 @@ def test_run_ends_with_the_funnel_the_places_and_what_to_do_next(bunny: Bunny) -
     assert (content["samples"], content["kept"]) == (42, kept)
 
 
+def test_a_run_has_a_card_whose_recipe_makes_it_again(bunny: Bunny) -> None:
+    card = Path("runs/colours/curated/README.md").read_text(encoding="utf-8")
+    assert "pretty_name: colours" in card
+    Path("card.yaml").write_text(card.split("```yaml\n")[1].split("```")[0])
+    assert told(bunny("run", "card.yaml", "-o", "runs/card", "--json"))["samples"] == 42
+    tables = [Path(run) / "curated" / "decisions.parquet" for run in ("runs/colours", "runs/card")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
 def test_a_recipe_of_a_curation_alone_needs_no_model(bunny: Bunny) -> None:
     (stage,) = told(bunny("run", "colours.yaml", "-o", "runs/new", "--dry-run", "--json"))
     assert (stage["stage"], stage["state"]) == ("curate", "to do")

@@ -17,7 +17,8 @@ from bunny.core.protocols import Engine
 from bunny.core.recipe import Block, Recipe, StageSection, make
 from bunny.core.seeds import stream
 from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
-from bunny.core.types import GenerationSettings, ImageRef, Question, Sample
+from bunny.core.types import GenerationSettings, Question, Sample
+from bunny.pipeline.thumbnail import thumbnail
 
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
@@ -31,6 +32,7 @@ def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mappin
 
     engine: what runs the heavy work; default: as the recipe says.
     """
+    from bunny.curate.card import write_card
     from bunny.pipeline.curating import POOL, curate_source, engine_of, write_formats
 
     assert recipe.pool and recipe.curate  # else the flow has no such stage
@@ -45,6 +47,8 @@ def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mappin
         engine=engine or engine_of(recipe.curate, run),
     )
     write_formats(folder, recipe.name, recipe.curate.write)
+    told = recipe.model_dump(mode="json", include={"seed", "pool", "curate"}, exclude={"curate": {"engine", "threads"}})
+    write_card(folder, name=recipe.name, settings=told)
     counts = {"pairs": len(made), "rejected": len(selection.rejected), "kept": int(selection.kept().sum())}
     return {**counts, "pool_folder": f"../{POOL}"}
 
@@ -162,7 +166,7 @@ def score_folder(
         if "shuffled" in baselines:
             beside["shuffled"] = evaluation.shuffled(answerer, benchmark.questions(), seed)
         outcomes.append(evaluation.evaluate(benchmark, answerer, baselines=beside, cache=cache, settings=settings))
-    report.write(folder, outcomes, _thumbnail)
+    report.write(folder, outcomes, thumbnail)
     return {"tasks": report.as_json(outcomes), "chat": _chat(answerer, benchmarks[-1].questions(), folder, chats, seed)}
 
 
@@ -251,17 +255,3 @@ def _finished(folder: Path, trained: Any) -> Mapping[str, Any]:
     for checkpoint in (folder / TRAINING).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     return dict(trained.facts)
-
-
-def _thumbnail(ref: ImageRef) -> str:
-    """A small picture as a data address, for the report."""
-    import base64
-    import io
-
-    from bunny.data.images import open_image
-
-    picture = open_image(ref)
-    picture.thumbnail((96, 96))
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=70)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
