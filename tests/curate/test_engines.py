@@ -88,23 +88,25 @@ def test_no_tasks_are_no_work(engine: Engine) -> None:
     ("function", "arguments", "message"),
     [
         ("refuse", {"what": "a torn shard"}, r"a torn shard \(in .*:refuse.*for .*bad\); mend it so"),
-        ("break_down", {}, r"ValueError: three lines long \(in .*:break_down"),
         ("write_nothing", {}, r"ended without its output"),
         ("gone", {}, r"cannot be found"),
     ],
 )
-def test_a_failed_task_is_named_and_the_others_are_made(
-    engine: Engine, tmp_path: Path, function: str, arguments: dict[str, str], message: str
-) -> None:
-    tasks = [task("write", tmp_path / "first", text="1"), task(function, tmp_path / "bad", **arguments)]
-    tasks += [task(function, tmp_path / "worse", **arguments), task("write", tmp_path / "last", text="2")]
-    with pytest.raises(UserError, match=message) as raised:
+def test_each_kind_of_failure_is_told(tmp_path: Path, function: str, arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LocalEngine().run("trying", [task(function, tmp_path / "bad", **arguments)])
+
+
+def test_a_failed_task_is_named_and_the_others_are_made(engine: Engine, tmp_path: Path) -> None:
+    tasks = [task("write", tmp_path / "first", text="1"), task("break_down", tmp_path / "bad")]
+    tasks += [task("refuse", tmp_path / "worse", what="no"), task("write", tmp_path / "last", text="2")]
+    first = r"trying: 2 of 4 parts failed; the first: ValueError: three lines long \(in .*:break_down.*for .*bad"
+    with pytest.raises(UserError, match=first):
         engine.run("trying", tasks)
-    assert "trying: 2 of 4 parts failed" in str(raised.value)
     assert files(tmp_path) == {"first": b"1", "last": b"2"}
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     texts=st.lists(st.text(max_size=20), max_size=9),
     workers=st.integers(0, 4),
@@ -127,43 +129,39 @@ def test_one_worker_is_this_process(tmp_path: Path) -> None:
     assert (tmp_path / "it").read_text() == str(os.getpid())
 
 
-def test_workers_are_several_processes_that_share_the_cores(tmp_path: Path) -> None:
-    names = ["OMP_NUM_THREADS", "NUMBA_NUM_THREADS"]
-    tasks = [task("process", tmp_path / f"{n}", names=names) for n in range(6)]
+def test_workers_share_the_cores_and_each_has_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    names = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"]
+    tasks = [task("process", tmp_path / f"{n}", names=names) for n in range(8)]
     LocalEngine(workers=2, threads=3).run("there", tasks)
     said = [text.decode().split() for text in files(tmp_path).values()]
-    assert len({process for process, *_ in said} - {str(os.getpid())}) == 2
-    assert {tuple(limits) for _, *limits in said} == {("3", "3")}
+    assert str(os.getpid()) not in {process for process, *_ in said}
+    assert len({device for _, device, *_ in said}) == len({process for process, *_ in said})
+    assert {tuple(limits) for _, _, *limits in said} == {("3", "3")}
 
 
-def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    tasks = [task("process", tmp_path / f"{n}", names=["CUDA_VISIBLE_DEVICES"]) for n in range(9)]
-    LocalEngine(workers=3).run("there", tasks)
-    device_of = dict(text.decode().split() for text in files(tmp_path).values())
-    assert sorted(device_of.values()) in (["4", "4", "7"], ["4", "7"])
-
-
-def test_a_worker_killed_by_the_system_is_tried_again(tmp_path: Path) -> None:
-    tasks = [task("write", tmp_path / "out" / f"{n}", text=str(n)) for n in range(4)]
-    tasks.insert(1, task("die", tmp_path / "out" / "hard", times=str(tmp_path / "times"), count=1))
-    LocalEngine(workers=2).run("hard", tasks)
-    assert (tmp_path / "out" / "hard").read_text() == "survived 1"
-    assert all((tmp_path / "out" / f"{n}").exists() for n in range(4))
-
-
-def test_a_task_that_kills_its_worker_twice_is_told(tmp_path: Path) -> None:
-    tasks = [task("die", tmp_path / "hard", times=str(tmp_path / "times"), count=9)]
-    tasks += [task("write", tmp_path / f"{n}", text=str(n)) for n in range(4)]
-    with pytest.raises(UserError, match=r"1 of 5 parts failed.*killed, twice \(signal 9\).*memory.*fewer workers"):
+def test_a_task_whose_worker_is_killed_is_tried_again_once(tmp_path: Path) -> None:
+    tasks = [task("die", tmp_path / "out" / "never", times=str(tmp_path / "never"), count=9)]
+    tasks += [task("write", tmp_path / "out" / f"{n}", text=str(n)) for n in range(3)]
+    tasks += [task("die", tmp_path / "out" / "hard", times=str(tmp_path / "hard"), count=1)]
+    told = r"1 of 5 parts failed.*killed, twice \(signal 9\).*out/never\); give it more memory, fewer workers"
+    with pytest.raises(UserError, match=told):
         LocalEngine(workers=2).run("hard", tasks)
-    assert (tmp_path / "times").read_text() == "2"
-    assert all((tmp_path / f"{n}").exists() for n in range(4))
+    assert (tmp_path / "never").read_text() == "2"
+    assert (tmp_path / "out" / "hard").read_text() == "survived 1"
+    assert all((tmp_path / "out" / f"{n}").exists() for n in range(3))
+
+
+def test_workers_that_cannot_start_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bunny.py").write_text("raise RuntimeError('broken')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(UserError, match=r"a worker process did not start \(exit status 1\)"):
+        LocalEngine(workers=2).run("left", [task("write", tmp_path / f"{n}", text="") for n in range(9)])
 
 
 def test_a_worker_that_ends_by_itself_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ended, twice, with exit status 7"):
-        LocalEngine(workers=2).run("left", [task("leave", tmp_path / "left")])
+        LocalEngine(workers=1, threads=1).run("left", [task("leave", tmp_path / "left")])
 
 
 ALONE = """
@@ -176,6 +174,18 @@ linger = "tests.curate.made_tasks:linger"
 tasks = [Task(linger, {"started": str(folder / f"started-{n}")}, folder / "out" / f"{n}") for n in range(2)]
 make_engine({"use": "local", "workers": workers}).run("long", tasks)
 """
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
 
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -200,8 +210,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGKILL, 2)])
 def test_a_stopped_run_leaves_only_whole_outputs_and_no_process(tmp_path: Path, how: int, workers: int) -> None:
     process = start(ALONE, tmp_path, workers)
     signs = [tmp_path / f"started-{n}" for n in range(workers)]
@@ -250,6 +259,7 @@ def ended(*processes: subprocess.Popen[str], seconds: float = 60) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 def test_two_ranks_share_several_lists(tmp_path: Path) -> None:
     who = [[f"{INSIDE}:process", {}, str(tmp_path / "who" / str(n))] for n in range(6)]
     lists = [["first", who], ["second", written(tmp_path / "out", 5)]]
@@ -274,6 +284,7 @@ def test_the_parts_of_a_killed_rank_are_made_by_the_others(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_rank_0_does_not_wait_for_ranks_that_never_come(tmp_path: Path) -> None:
     ended(rank(tmp_path / "ranks", 0, [["only", written(tmp_path / "out", 5)]], world=3, silent=0.5))
     assert files(tmp_path / "out") == {str(n): str(n).encode() for n in range(5)}
@@ -287,6 +298,7 @@ def test_a_rank_that_hangs_with_a_beating_heart_is_not_waited_for(tmp_path: Path
     assert files(tmp_path / "out") == {str(n): str(n).encode() for n in range(4)}
 
 
+@pytest.mark.slow
 def test_a_killed_rank_0_is_started_again_and_the_others_stay(tmp_path: Path) -> None:
     lists = [["first", written(tmp_path / "out", 4)], ["second", written(tmp_path / "more", 6, 0.3)]]
     other, leader = rank(tmp_path / "ranks", 1), rank(tmp_path / "ranks", 0, lists)
@@ -299,6 +311,7 @@ def test_a_killed_rank_0_is_started_again_and_the_others_stay(tmp_path: Path) ->
     assert files(tmp_path / "more") == {str(n): str(n).encode() for n in range(6)}
 
 
+@pytest.mark.slow
 def test_the_error_of_another_rank_is_told_by_all(tmp_path: Path) -> None:
     tasks = written(tmp_path / "out", 4)
     tasks[1] = [f"{INSIDE}:refuse", {"what": "a torn shard"}, str(tmp_path / "out" / "1")]
@@ -366,12 +379,12 @@ def test_ray_survives_lost_workers(tmp_path: Path) -> None:
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
-def test_a_ray_cluster_out_of_reach_is_told(tmp_path: Path, address: str) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no port:x"])
+def test_a_ray_cluster_out_of_reach_is_told_at_once(tmp_path: Path, address: str) -> None:
     code = (
         "from pathlib import Path; from bunny.core.types import Task; from bunny.curate.engines import make_engine;"
         f"make_engine({{'use': 'ray', 'address': {address!r}}}).run('far', [Task('os:getcwd', {{}}, Path('/nowhere'))])"
     )
     process = start(code)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 1 and f"Ray cluster {address}: cannot be reached" in said, said

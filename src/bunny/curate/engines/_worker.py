@@ -1,4 +1,5 @@
-"""A worker process of the local engine: task lines (JSON) on standard input, answer lines on the old standard output.
+"""A worker process of the local engine: task lines (JSON) on standard input, answer lines on the old standard output,
+after a first one that says that it is ready.
 
 It ends when its standard input does: no worker outlives the process that started it, not even by kill -9.
 """
@@ -23,10 +24,10 @@ def main() -> None:
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     from bunny.curate.engines._tasks import attempt
 
+    print("ready", file=answers, flush=True)
     while True:
         failure = attempt(*json.loads(lines.get()))
-        answers.write(json.dumps(asdict(failure) if failure else None) + "\n")
-        answers.flush()
+        print(json.dumps(asdict(failure) if failure else None), file=answers, flush=True)
 
 
 def _listen(lines: queue.SimpleQueue[str]) -> None:

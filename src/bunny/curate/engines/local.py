@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import Field
 
+from bunny.core.errors import UserError
 from bunny.core.log import Meter, log, meter
 from bunny.core.recipe import Section
 from bunny.core.types import Task
@@ -163,6 +164,9 @@ class _Crew:
                 raise RuntimeError("the engine is ending")
             process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True, encoding="utf-8")
             self.processes[slot] = process
+        assert process.stdout
+        if not process.stdout.readline() and not self.ending:  # the first line says that it is ready
+            raise UserError(f"a worker process did not start ({_signal(process.wait())})", fix="its words stand above")
         return process
 
     def _end(self) -> None:

@@ -6,6 +6,7 @@ A task whose worker or machine is lost is run again elsewhere. `pip install 'bun
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from bunny.core.log import log, meter
 from bunny.core.recipe import Section
 from bunny.core.types import Task
 from bunny.curate.engines._tasks import Failure, as_json, attempt, ended_by_signal, pending, told
+
+KNOCK_SECONDS = 10.0
 
 
 class RayEngine(Section):
@@ -94,17 +97,32 @@ def _connect(ray: Any, address: str | None) -> None:
     """Join the cluster, once a process."""
     if ray.is_initialized():
         return
+    if address and ":" in address:
+        _knock(address)
     here = {"include_dashboard": False} if address is None else {}
     paths = {} if address else {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
     try:
         ray.init(address=address or "local", logging_level="WARNING", runtime_env=paths or None, **here)
     except Exception as error:  # Ray has a kind of error for every way of not getting through
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"Ray cluster {address or 'here'}: cannot be reached ({type(error).__name__}: {reason})",
-            fix="see `ray status` on its head; start one with `ray start --head`",
-        ) from error
+        raise _out_of_reach(address or "here", error) from error
     log.info("Ray: %g cores, %g GPUs", *(ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU")))
+
+
+def _knock(address: str) -> None:
+    """Raise UserError if nobody listens there: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _out_of_reach(address, error) from None
+
+
+def _out_of_reach(address: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"Ray cluster {address}: cannot be reached ({type(error).__name__}: {reason})",
+        fix="see `ray status` on its head; start one with `ray start --head`",
+    )
 
 
 def _room(ray: Any, cores: float, gpus: float) -> int:
