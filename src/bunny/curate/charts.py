@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from bunny.core.types import FloatArray
+from bunny.core.types import FloatArray, IntArray
 
 WIDTH, HEIGHT = 560, 240  # drawing units
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 28, 42  # margins for the axis labels
@@ -27,23 +27,37 @@ def curve(x: Sequence[float], y: Sequence[float], marked: float | None, labels: 
     return _frame(body, ticks, _levels(_nice(max(y)), up), labels, alt)
 
 
-def histogram(
+def histogram_of(
     stay: FloatArray, go: FloatArray, band: tuple[float, float] | None, labels: tuple[str, str], alt: str
 ) -> str:
-    """Stacked bars: strong for rows that stay, pale for rows that go. band: values that were let through."""
+    """`histogram` of all values at hand; empty without any."""
     both = np.concatenate([stay, go])
     if not len(both):
         return ""
-    least, most = (float(value) for value in np.percentile(both, [0.2, 99.8]))
-    edges = np.linspace(least - 1e-6, most + 1e-6, 41)
-    low, high = (np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0] for part in (stay, go))
-    top = _nice(int((low + high).max()))
+    edges = bins(both)
+    counts = (np.histogram(np.clip(part, edges[0], edges[-1]), edges)[0] for part in (stay, go))
+    low, high = counts
+    return histogram(edges, low, high, band, labels, alt)
+
+
+def bins(values: FloatArray) -> FloatArray:
+    """(41,) edges of bars over all but the most extreme values (or of a draw of them)."""
+    least, most = (float(value) for value in np.percentile(values, [0.2, 99.8]))
+    return np.linspace(least - 1e-6, most + 1e-6, 41)
+
+
+def histogram(
+    edges: FloatArray, stay: IntArray, go: IntArray, band: tuple[float, float] | None, labels: tuple[str, str], alt: str
+) -> str:
+    """Stacked bars: strong for rows that stay, pale for rows that go. edges: (B + 1,); stay, go: (B,) counts. band:
+    values that were let through."""
+    top = _nice(int((stay + go).max()))
     across, up = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT), _scale(0, top, HEIGHT - BOTTOM, TOP)
     body = []
     if band is not None:
         a, b = (across(min(max(value, edges[0]), edges[-1])) for value in band)
         body.append(f'<rect class="band" x="{a:.1f}" y="{TOP}" width="{b - a:.1f}" height="{HEIGHT - BOTTOM - TOP}"/>')
-    for start, end, strong, pale in zip(edges[:-1], edges[1:], low, high, strict=True):
+    for start, end, strong, pale in zip(edges[:-1], edges[1:], stay, go, strict=True):
         x, wide = across(start), max(1.0, across(end) - across(start) - 1.5)
         for kind, foot, count in (("bar", 0, strong), ("bar pale", strong, pale)):
             if count:

@@ -1,234 +1,221 @@
-"""A `Selection` in, one self-contained HTML page out: what stayed, what went, why, with the pictures to judge it by."""
+"""A `Selection` in, one self-contained HTML page out: what stayed, what went, why, with the pictures to judge it by.
+
+The page's cost does not grow with the pool beyond a few passes over its numbers: pictures are drawn, histograms are
+counted block by block.
+"""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
-from bunny.core.errors import UserError
 from bunny.core.seeds import stream
 from bunny.core.store import write_atomic
-from bunny.core.types import IntArray, Sample
+from bunny.core.types import BoolArray, IntArray
 from bunny.curate import charts
+from bunny.curate.columns import Texts
 from bunny.curate.engine import Selection, StepRun
+from bunny.curate.explore.groups import Groups
+from bunny.curate.report_groups import duplicate_groups
+from bunny.curate.report_wall import SamplesOf, Thumbnail, Wall
 
-SIDE = 96  # pixels of a picture in the report
-MOST_BYTES = 5_000_000  # of all pictures together; later ones are left out, their captions stay
-KEPT_SHOWN, DROPPED_SHOWN, GROUPS_SHOWN, MEMBERS_SHOWN = 36, 18, 16, 8
-
-Thumbnail = Callable[[Sample], Image.Image]
+KEPT_SHOWN, DROPPED_SHOWN, DROPPED_PICTURES = 36, 18, 180
+CLUSTERS_SHOWN, CLUSTER_FACES = 6, 9
+REASONS_SHOWN, SOURCES_SHOWN = 12, 24  # of a step; of the balance
+BLOCK, DRAWN = 1 << 18, 200_000  # rows at a time; values from which a histogram's edges are taken
+NAMES = {"pair_cosine": "Likeness of picture and caption", "centre_cosine": "Likeness to the group's centre"}
 
 
 def write_report(
     selection: Selection,
-    samples: Sequence[Sample],
     path: Path,
     *,
+    samples_of: SamplesOf,
     thumbnail: Thumbnail,
     model: str,
     seconds: Mapping[str, float],
+    memory: Mapping[str, float] | None = None,
     title: str = "Curation report",
 ) -> None:
-    """Write the page. samples: at least those of the pool. seconds: stage -> wall time."""
-    wall = _Wall(selection, {sample.id: sample for sample in samples}, thumbnail)
+    """Write the page. samples_of: rows of the pool -> their samples; thumbnail: a sample's picture. seconds: stage ->
+    wall time; memory: stage -> peak anonymous bytes, as far as measured."""
+    wall = Wall(selection, samples_of, thumbnail)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = page.from_string(files("bunny.curate").joinpath("report.html.j2").read_text(encoding="utf-8"))
-    kept = int(selection.kept().sum())
+    reasons = {run.planned.label: run.counts() for run in selection.runs}
     content = template.render(
         title=title,
         model=model,
         total=len(selection.pool) + len(selection.rejected),
-        kept=kept,
-        rejected=_count(item.reason.replace("_", " ") for item in selection.rejected),
-        funnel=_funnel(selection),
-        charts=_charts(selection),
-        groups=_groups(selection, wall),
-        kept_cards=wall.cards(np.flatnonzero(selection.kept()), KEPT_SHOWN),
-        dropped=_dropped(selection, wall),
-        seconds=dict(seconds),
-        settings=[(run.planned.label, _written(run.planned.block)) for run in selection.runs],
+        kept=int(wall.kept.sum()),
+        kept_cards=wall.drawn(np.flatnonzero(wall.kept), KEPT_SHOWN),
+        rejected=_few(Counter(item.reason.replace("_", " ") for item in selection.rejected)),
+        rejected_count=len(selection.rejected),
+        funnel=[_funnel(run, reasons[run.planned.label]) for run in selection.runs],
+        scores=_scores(selection, wall.kept),
+        duplicates=[
+            duplicate_groups(selection, run, wall) for run in selection.runs if "component" in run.decision.columns
+        ],
+        clusters=_clusters(selection, wall),
+        sources=_sources(selection, wall.kept),
+        dropped=_dropped(selection, reasons, wall),
+        stages=_stages(seconds, memory or {}),
+        settings=[(run.planned.label, _written(run.planned.block), _notes(run)) for run in selection.runs],
         seed=selection.seed,
     )
     write_atomic(path, content)
 
 
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A picture with its words. picture: a data address, empty where there was no room or nothing to read."""
-
-    id: str
-    caption: str
-    picture: str
-    note: str = ""
-    stays: bool = True
+def _funnel(run: StepRun, reasons: Mapping[str, int]) -> dict[str, Any]:
+    """How many came, went, stayed, and why."""
+    after = int(run.decision.keep.sum())
+    return {"label": _name(run), "before": len(run.rows), "after": after, "reasons": _few(reasons)}
 
 
-class _Wall:
-    """Makes cards, and keeps count of the bytes of their pictures."""
-
-    def __init__(self, selection: Selection, samples: Mapping[str, Sample], thumbnail: Thumbnail) -> None:
-        self.pool, self.samples, self.thumbnail = selection.pool, samples, thumbnail
-        self.twins, self.cosines, self.kept = selection.twins(), selection.twin_cosines(), selection.kept()
-        self.rng = stream("curate.report", selection.seed)
-        self.bytes = 0
-
-    def cards(self, rows: IntArray, most: int) -> list[Card]:
-        """Cards of up to `most` of the rows, drawn at random, in order."""
-        drawn = np.sort(self.rng.choice(rows, min(most, len(rows)), replace=False))
-        return [self.card(int(row)) for row in drawn]
-
-    def card(self, row: int, note: str = "") -> Card:
-        id, twin = str(self.pool["id"][row]), int(self.twins[row])
-        if not note and twin >= 0:
-            caption = str(self.pool["caption"][twin])
-            same = caption == str(self.pool["caption"][row])
-            note = f"{self.cosines[row]:.3f}" + ("" if same else f" to “{_short(caption)}”")
-        return Card(id, _short(str(self.pool["caption"][row])), self._picture(id), note, bool(self.kept[row]))
-
-    def _picture(self, id: str) -> str:
-        if self.bytes > MOST_BYTES:
-            return ""
-        try:
-            image = self.thumbnail(self.samples[id]).convert("RGB")
-        except (UserError, OSError):
-            return ""  # the page shows the caption with "no picture"
-        image.thumbnail((SIDE, SIDE))
-        data = io.BytesIO()
-        image.save(data, "WEBP", quality=70, method=4)
-        self.bytes += len(data.getvalue()) * 4 // 3
-        return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
+def _few(reasons: Mapping[str, int]) -> dict[str, int]:
+    """The commonest reasons; the others as one."""
+    ranked = sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))
+    rest = sum(count for _, count in ranked[REASONS_SHOWN:])
+    return dict(ranked[:REASONS_SHOWN]) | ({f"{len(ranked) - REASONS_SHOWN} other reasons": rest} if rest else {})
 
 
-def _funnel(selection: Selection) -> list[dict[str, Any]]:
-    """One entry per step: how many came, went, stayed, and why."""
-    return [
-        {
-            "label": _name(run),
-            "before": len(run.rows),
-            "after": int(run.decision.keep.sum()),
-            "reasons": run.counts(),
-            "seconds": run.seconds,
-        }
-        for run in selection.runs
-    ]
+def _scores(selection: Selection, kept: BoolArray) -> list[dict[str, str]]:
+    """Histograms of the usual scores and of every column that a step ranks by."""
+    ranked = [str(getattr(run.planned.step, "by", "") or "") for run in selection.runs]
+    known = {name for name in selection.columns() if _numeric(selection, name)}
+    names = [name for name in dict.fromkeys([*NAMES, *ranked]) if name in known]
+    return [chart for name in names if (chart := _score(selection, name, kept))["drawing"]]
 
 
-def _charts(selection: Selection) -> list[dict[str, str]]:
-    """Title, drawing, and a sentence of explanation each."""
-    found = []
-    for run in selection.runs:
-        if "link_cosine" in run.decision.columns:
-            found += [_threshold_curve(run), _group_sizes(run)]
-    for name in ("pair_cosine", "centre_cosine"):
-        if name in selection.columns():
-            found.append(_score_histogram(selection, name))
-    return [chart for chart in found if chart["drawing"]]
+def _numeric(selection: Selection, name: str) -> bool:
+    for run in reversed(selection.runs):
+        if name in run.decision.columns:
+            return run.decision.columns[name].dtype.kind in "fiu"
+    values = selection.pool[name]
+    return not isinstance(values, Texts) and values.dtype.kind in "fiu"
 
 
-def _threshold_curve(run: StepRun) -> dict[str, str]:
-    links = run.decision.columns["link_cosine"]
-    above = float(getattr(run.planned.step, "above", np.nan))
-    lowest = float(getattr(run.planned.step, "curve_from", above))
-    thresholds = np.round(np.arange(min(0.8, above) if lowest <= 0.8 else lowest, 0.9951, 0.005), 3)
-    removed = [int((links >= threshold).sum()) for threshold in thresholds]
-    return {
-        "title": "Near duplicates by threshold",
-        "drawing": charts.curve(
-            thresholds.tolist(),
-            removed,
-            above,
-            ("cosine from which two pictures count as linked", "pictures removed"),
-            f"Pictures removed by {run.planned.label} at thresholds from {thresholds[0]:.2f} to {thresholds[-1]:.2f}",
-        ),
-        "text": f"At the threshold used, {above:g}, {int((links >= above).sum()):,} of {len(run.rows):,} go.",
-    }
-
-
-def _group_sizes(run: StepRun) -> dict[str, str]:
-    size = np.bincount(run.decision.columns["component"]) if len(run.rows) else np.zeros(1, int)
-    bins = [
-        ("2", 2, 2),
-        ("3", 3, 3),
-        ("4", 4, 4),
-        ("5", 5, 5),
-        ("6–10", 6, 10),
-        ("11–20", 11, 20),
-        ("21+", 21, 1 << 62),
-    ]
-    counts = [int(((size >= low) & (size <= high)).sum()) for _, low, high in bins]
-    largest = int(size.max())
-    return {
-        "title": "Sizes of duplicate groups",
-        "drawing": charts.columns(
-            [name for name, _, _ in bins], counts, ("pictures in the group", "groups"), "How many groups of each size"
-        )
-        if sum(counts)
-        else "",
-        "text": f"The largest group has {largest:,} pictures. A very large one may be a chain: look at it below.",
-    }
-
-
-def _score_histogram(selection: Selection, name: str) -> dict[str, str]:
+def _score(selection: Selection, name: str, kept: BoolArray) -> dict[str, str]:
     values, known = selection.column(name)
-    known = known & np.isfinite(values)
-    kept = selection.kept()
     band, text = None, "Strong: stays. Pale: goes, for whatever reason."
     for run in selection.runs:
-        if (
-            getattr(run.planned.step, "by", None) == name
-            and f"{name}_rank" in run.decision.columns
-            and run.decision.keep.any()
-        ):
+        if getattr(run.planned.step, "by", None) == name and f"{name}_rank" in run.decision.columns:
             through = values[run.rows[run.decision.keep]]
-            band = (float(through.min()), float(through.max()))
-            text += f" Shaded: what {run.planned.label} lets through, {band[0]:.3f} to {band[1]:.3f}."
-    what = {"pair_cosine": "Likeness of picture and caption", "centre_cosine": "Likeness to the group's centre"}[name]
-    drawing = charts.histogram(
-        values[known & kept], values[known & ~kept], band, (name, "samples"), f"Histogram of {name}"
-    )
-    return {"title": what, "drawing": drawing, "text": text}
+            if len(through):
+                band = (float(through.min()), float(through.max()))
+                text += f" Shaded: what {run.planned.label} lets through, {band[0]:.3f} to {band[1]:.3f}."
+    rows = np.arange(len(values))
+    if len(rows) > DRAWN:
+        rows = np.sort(stream("curate.report.histogram", 0).choice(rows, DRAWN, replace=False))
+    some = values[rows][known[rows]].astype(np.float64)
+    some = some[np.isfinite(some)]
+    if not len(some):
+        return {"title": "", "drawing": "", "text": ""}
+    edges = charts.bins(some)
+    stay, go = np.zeros(len(edges) - 1, np.int64), np.zeros(len(edges) - 1, np.int64)
+    for start in range(0, len(values), BLOCK):
+        block = values[start : start + BLOCK].astype(np.float64)
+        fine = known[start : start + BLOCK] & np.isfinite(block)
+        here = kept[start : start + BLOCK]
+        for counts, part in ((stay, fine & here), (go, fine & ~here)):
+            counts += np.histogram(np.clip(block[part], edges[0], edges[-1]), edges)[0]
+    drawing = charts.histogram(edges, stay, go, band, (name, "samples"), f"Histogram of {name}")
+    return {"title": NAMES.get(name, name.replace("_", " ").capitalize()), "drawing": drawing, "text": text}
 
 
-def _groups(selection: Selection, wall: _Wall) -> list[dict[str, Any]]:
-    """The largest duplicate groups and a draw of the others: members from the kept one outwards."""
+def _clusters(selection: Selection, wall: Wall) -> list[dict[str, Any]]:
+    """The largest clusters with some of their pictures."""
+    if "cluster" not in selection.columns():
+        return []
+    label, known = selection.column("cluster")
+    column: IntArray = np.where(known, label, -1).astype(np.int64)
+    groups = Groups.of(column, wall.kept, np.full(len(column), np.nan))
     found = []
-    for run in selection.runs:
-        if "component" not in run.decision.columns:
-            continue
-        component, cosine = run.decision.columns["component"], run.decision.columns["twin_cosine"]
-        size = np.bincount(component) if len(component) else np.zeros(0, int)
-        several = np.flatnonzero(size > 1)
-        largest = several[np.argsort(-size[several], kind="stable")][: GROUPS_SHOWN // 2]
-        rest = np.setdiff1d(several, largest)
-        others = np.sort(wall.rng.choice(rest, min(GROUPS_SHOWN - len(largest), len(rest)), replace=False))
-        for group in [*largest, *others]:
-            members = np.flatnonzero(component == group)
-            ranked = members[np.argsort(-np.nan_to_num(cosine[members], nan=2.0), kind="stable")]
-            shown = [*ranked[: MEMBERS_SHOWN - 2], *ranked[MEMBERS_SHOWN - 2 :][-2:]]  # the nearest and the farthest
-            notes = ["stays" if run.decision.keep[row] else f"{cosine[row]:.3f}" for row in shown]
-            cards = [wall.card(int(run.rows[row]), note) for row, note in zip(shown, notes, strict=True)]
-            found.append({"size": len(members), "lowest": float(np.nanmin(cosine[members])), "cards": cards})
+    for place in groups.order("size")[:CLUSTERS_SHOWN]:
+        members = groups.members(int(place))
+        cards = wall.drawn(members, CLUSTER_FACES)
+        found.append(
+            {"label": int(groups.label[place]), "size": len(members), "kept": int(groups.kept[place]), "cards": cards}
+        )
     return found
 
 
-def _dropped(selection: Selection, wall: _Wall) -> list[dict[str, Any]]:
-    """Per step and reason: the count and some cards."""
-    found = []
+def _sources(selection: Selection, kept: BoolArray) -> list[dict[str, Any]]:
+    """Each source's share before and after, largest first."""
+    if "source" not in selection.pool:
+        return []
+    before: Counter[str] = Counter()
+    after: Counter[str] = Counter()
+    column = selection.pool["source"]
+    for start in range(0, len(column), BLOCK):
+        codes, words = _encoded(column[start : start + BLOCK])
+        for counted, some in ((before, codes), (after, codes[kept[start : start + BLOCK]])):
+            counted.update(dict(zip(words, np.bincount(some, minlength=len(words)).tolist(), strict=True)))
+    ranked = sorted(before, key=lambda word: (-before[word], word))
+    if len(ranked) > SOURCES_SHOWN:
+        rest = ranked[SOURCES_SHOWN - 1 :]
+        name = f"{len(rest)} other sources"
+        ranked = [*ranked[: SOURCES_SHOWN - 1], name]
+        before[name], after[name] = sum(before[word] for word in rest), sum(after[word] for word in rest)
+    all_before, all_after = max(1, len(column)), max(1, int(kept.sum()))
+    return [
+        {
+            "name": word or "(no name)",
+            "before": before[word],
+            "after": after[word],
+            "share_before": before[word] / all_before,
+            "share_after": after[word] / all_after,
+        }
+        for word in ranked
+    ]
+
+
+def _encoded(words: Any) -> tuple[IntArray, list[str]]:
+    """Numbers of the words in a block, and the words."""
+    import pyarrow as pa
+
+    array = words.arrow() if isinstance(words, Texts) else pa.array(words, pa.string())
+    found = pa.chunked_array(array.chunks if hasattr(array, "chunks") else [array]).combine_chunks().dictionary_encode()
+    found = found.combine_chunks() if hasattr(found, "chunks") else found
+    return found.indices.to_numpy(), [str(word) for word in found.dictionary.to_pylist()]
+
+
+def _dropped(selection: Selection, reasons: Mapping[str, Mapping[str, int]], wall: Wall) -> list[dict[str, Any]]:
+    """Per step and reason: the count and some cards, as long as there is room for pictures."""
+    found, shown = [], 0
     for run in selection.runs:
-        for reason, count in run.counts().items():
-            rows = run.rows[run.decision.reason.astype(str) == reason]
-            cards = wall.cards(rows, DROPPED_SHOWN)
+        for reason, count in list(reasons[run.planned.label].items())[:REASONS_SHOWN]:
+            most = min(DROPPED_SHOWN, DROPPED_PICTURES - shown)
+            if most <= 0:
+                break
+            rows = run.rows[(run.decision.reason == reason) & ~run.decision.keep]
+            cards = wall.drawn(rows, most)
+            shown += len(cards)
             found.append({"step": _name(run), "reason": reason, "count": count, "cards": cards})
     return found
+
+
+def _stages(seconds: Mapping[str, float], memory: Mapping[str, float]) -> list[dict[str, Any]]:
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [
+        {"name": name, "seconds": spent, "share": spent / longest, "memory": memory.get(name)}
+        for name, spent in seconds.items()
+    ]
+
+
+def _notes(run: StepRun) -> str:
+    """What a step says of itself, in words."""
+    return ", ".join(
+        f"{key.replace('_', ' ')}: {value:.4g}" if isinstance(value, float) else f"{key.replace('_', ' ')}: {value}"
+        for key, value in run.decision.notes.items()
+        if isinstance(value, str | int | float)
+    )
 
 
 def _name(run: StepRun) -> str:
@@ -237,16 +224,5 @@ def _name(run: StepRun) -> str:
     return f"{run.planned.label} · {by}" if by else run.planned.label
 
 
-def _count(reasons: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for reason in reasons:
-        counts[reason] = counts.get(reason, 0) + 1
-    return counts
-
-
 def _written(block: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in block.items() if key != "use")
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
