@@ -26,7 +26,7 @@ def pictures() -> list[np.ndarray]:
     return [rng.integers(0, 256, (24, 40, 3), dtype=np.uint8), rng.integers(0, 256, (50, 20, 3), dtype=np.uint8)]
 
 
-@pytest.fixture(scope="module", params=["clip", "siglip"])
+@pytest.fixture(scope="module", params=["clip", "siglip", "siglip2"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random checkpoint saved as from the hub: model, image processor, tokenizer."""
     import torch
@@ -48,6 +48,10 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if request.param == "clip":
         config = hf.CLIPConfig(text_config={**text, "bos_token_id": 2}, vision_config=vision, projection_dim=8)
         processor = hf.CLIPProcessor(hf.CLIPImageProcessor(size=size, do_center_crop=False), tokenizer)
+    elif request.param == "siglip2":  # pictures keep their aspect: patches with a mask and a shape each
+        patches = {**TOWER, "patch_size": 8, "num_patches": 16}
+        config = hf.Siglip2Config(text_config={**text, "projection_size": 16}, vision_config=patches)
+        processor = hf.Siglip2Processor(hf.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16), tokenizer)
     else:
         config = hf.SiglipConfig(text_config={**text, "projection_size": 16}, vision_config=vision)
         processor = hf.SiglipProcessor(hf.SiglipImageProcessor(size=size), tokenizer)
@@ -73,6 +77,23 @@ def test_a_batch_of_one_equals_a_batch_of_many(folder: Path, pictures: list[np.n
     np.testing.assert_allclose(many.text, single.text, atol=1e-6)
 
 
+def test_a_long_text_is_cut_by_the_tokenizer(folder: Path, pictures: list[np.ndarray]) -> None:
+    embedder = make({"use": "clip", "model": str(folder), "device": "cpu"}, PACKAGE)
+    long = embedder.embed(pictures, ["a cat " * 4000, "a cat " * 5])
+    if "clip" in folder.name and "sig" not in folder.name:  # the end mark stays; SigLIP's tokenizers set it too
+        np.testing.assert_allclose(long.text[0], long.text[1], atol=1e-6)
+    assert np.isfinite(long.text).all()
+
+
+def test_half_precision_has_another_name_and_nearly_the_same_vectors(folder: Path, pictures: list[np.ndarray]) -> None:
+    full = make({"use": "clip", "model": str(folder), "device": "cpu"}, PACKAGE)
+    half = make({"use": "clip", "model": str(folder), "device": "cpu", "precision": "bf16"}, PACKAGE)
+    assert (full.name, half.name) == (str(folder), f"{folder}, bf16")
+    one, other = full.embed(pictures, TEXTS), half.embed(pictures, TEXTS)
+    assert 0 < np.abs(one.image - other.image).max() < 0.05
+    assert 0 < np.abs(one.text - other.text).max() < 0.05
+
+
 def test_clip_agrees_with_the_models_own_likeness(folder: Path, pictures: list[np.ndarray]) -> None:
     import torch
     from PIL import Image
@@ -82,9 +103,9 @@ def test_clip_agrees_with_the_models_own_likeness(folder: Path, pictures: list[n
     found = embedder.embed(pictures, TEXTS)
     model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     images = [Image.fromarray(one) for one in pictures]
-    inputs = processor(text=TEXTS, images=images, padding="max_length", max_length=12, return_tensors="pt")
+    inputs = processor.tokenizer(TEXTS, padding="max_length", max_length=12, return_tensors="pt")
     with torch.inference_mode():
-        theirs = model(**inputs)
+        theirs = model(**inputs, **processor.image_processor(images, return_tensors="pt"))
     np.testing.assert_allclose(found.image, theirs.image_embeds, atol=1e-6)
     np.testing.assert_allclose(found.text, theirs.text_embeds, atol=1e-6)
 

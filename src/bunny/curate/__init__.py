@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from bunny.core.errors import UserError
 from bunny.core.protocols import Embedder, Engine
 from bunny.core.recipe import Block
 from bunny.core.store import write_atomic
@@ -95,6 +96,8 @@ def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_
     seconds["write"] = time.perf_counter() - start
 
     def thumbnail(sample: Sample) -> Image.Image:
+        if not sample.images:
+            raise UserError(f"{sample.id}: the source has its vectors, but no picture")
         return open_image(sample.images[0])
 
     report = folder / "report.html"
