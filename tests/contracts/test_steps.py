@@ -47,6 +47,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "decontaminate": [{"against": [str(BENCHMARK)], "words": 4}],
     "instructions": [{"question": "source", "max_likeness": 0.8}, {"need_question": False, "min_answer_words": 2}],
+    "semdedup": [{"eps": 0.1}, {"eps": 0.3, "keep": "easy"}, {"eps": 0.02, "keep": "random"}],
     "sample": [
         {"count": 7},
         {"share": 0.5},
