@@ -192,7 +192,7 @@ def test_pictures_that_are_gone_or_too_many_leave_their_captions(
     curate(samples, [], embedder, [{"use": "exact"}], seed=0, folder=tmp_path / "out", open_image=forgetful)
     assert "no picture" in page(tmp_path)
     assert "<img" not in page(tmp_path)
-    monkeypatch.setattr("bunny.curate.report.MOST_BYTES", 500)
+    monkeypatch.setattr("bunny.curate.report_wall.MOST_BYTES", 500)
     curate(samples, [], embedder, [{"use": "exact"}], seed=0, folder=tmp_path / "out", open_image=gallery.open)
     assert 1 <= page(tmp_path).count("<img") < 10
 
