@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from bunny.core.errors import UserError, nearest
 from bunny.core.protocols import Step
 from bunny.core.recipe import Block, make
+from bunny.curate.presets import preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,7 @@ def plan(blocks: Sequence[Block]) -> tuple[Planned, ...]:
 
 def preset_steps(name: str) -> list[Block]:
     """The steps of a preset, a YAML file of `curate/presets`. Raises UserError that names the nearest one."""
-    import yaml
-
-    folder = files("bunny.curate").joinpath("presets")
-    known = [path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml")]
-    if name not in known:
-        raise UserError(f"no preset is called `{name}`", fix=nearest(name, known))
-    tree = yaml.safe_load(folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    return list(tree["steps"] if isinstance(tree, dict) else tree)
+    return preset(name)
 
 
 def changed(planned: Sequence[Planned], overrides: Mapping[str, Mapping[str, Any]]) -> tuple[Planned, ...]:
