@@ -18,7 +18,7 @@ import numpy as np
 
 from bunny.core.publishing import publish
 from bunny.core.types import IntArray, StoredVectors
-from bunny.data.sources._columns import batches, row_count, schema
+from bunny.data.sources._columns import batches, schema
 from bunny.data.sources._rows import BadRow
 
 UNPACKED = ".bunny-vectors"
@@ -31,6 +31,20 @@ class Npy:
     path: Path
     rows: int
     dims: int
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    """A list column, unpacked to `path`. lengths: (N,) of each row's list, -1 where there is none; dims: of the first
+    list with numbers. A row whose list has another length has no vector."""
+
+    path: Path
+    lengths: IntArray
+    dims: int
+
+    def stored(self) -> StoredVectors:
+        fits = self.lengths == self.dims
+        return StoredVectors(self.path, None if bool(fits.all()) else np.where(fits, np.arange(len(fits)), -1))
 
 
 def npy(path: Path) -> Npy:
@@ -86,20 +100,17 @@ def npz_members(path: Path) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def list_column(path: Path, column: str, folder: Path) -> StoredVectors:
-    """A column of float lists as a `.npy` file in `folder`, unpacked the first time. A row that is null, or whose list
-    is not as long as the first row's, has none. Raises BadRow, UserError."""
+def list_column(path: Path, column: str, folder: Path) -> ListColumn:
+    """A column of float lists as a `.npy` file in `folder`, unpacked the first time. Raises BadRow, UserError."""
     found = [list_lengths(batch.light.column(0)) for batch in batches(path, [column])]
     lengths = np.concatenate(found) if found else np.zeros(0, np.int64)
-    dims = list_dims(path, column)
-    whole = lengths == dims
-    rows = None if bool(whole.all()) else np.where(whole, np.arange(len(whole)), -1)
+    dims = int(next(iter(lengths[lengths > 0]), 0))
 
     def write(file: IO[bytes]) -> None:
         import pyarrow as pa
 
         dtype = np.float16 if _floats(path, column) == np.float16 else np.float32
-        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (row_count(path), dims)}
+        header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (len(lengths), dims)}
         np.lib.format.write_array_header_1_0(file, header)
         for batch in batches(path, [column]):
             cells = batch.light.column(0)
@@ -109,7 +120,7 @@ def list_column(path: Path, column: str, folder: Path) -> StoredVectors:
             block[fits] = kept.flatten().to_numpy(zero_copy_only=False).reshape(-1, dims)
             file.write(block.tobytes())
 
-    return StoredVectors(_unpacked(path, column, folder, write), rows)
+    return ListColumn(_unpacked(path, column, folder, write), lengths, dims)
 
 
 def list_lengths(cells: Any) -> IntArray:
@@ -118,15 +129,6 @@ def list_lengths(cells: Any) -> IntArray:
 
     lengths: IntArray = pc.fill_null(pc.list_value_length(cells), -1).to_numpy(zero_copy_only=False)
     return lengths
-
-
-def list_dims(path: Path, column: str) -> int:
-    """Length of the first row's list that is not null; 0 where there is none. Raises BadRow."""
-    for batch in batches(path, [column]):
-        lengths = list_lengths(batch.light.column(0))
-        if bool((lengths > 0).any()):
-            return int(lengths[lengths > 0][0])
-    return 0
 
 
 def is_floats(kind: Any) -> bool:

@@ -79,10 +79,9 @@ class Table(RowSource):
         if not self.vectors:
             return {}
         path, _ = self.one_piece(self.named_files())
-        folder = self.located(self.unpack_to) if self.unpack_to else path.parent / _vectors.UNPACKED
         try:
             self._check_columns(path, _columns.schema(path))
-            return {name: _vectors.list_column(path, column, folder) for name, column in self.vectors.items()}
+            return {kind: column.stored() for kind, column in self._unpacked(path).items()}
         except BadRow:  # `read` says so
             return {}
 
@@ -108,34 +107,25 @@ class Table(RowSource):
         columns = [field.name for field in schema if self._is_light(field)]
         if self.image and _columns.is_struct_with_path(schema.field(self.image).type):
             columns.append(f"{self.image}.path")
-        source = self.source(path)
-        dims = {column: _vectors.list_dims(path, column) for column in self.vectors.values()}
-        for batch in _columns.batches(path, [*columns, *dims], self.image):
-            problems = self._vector_problems(batch, dims)
-            light = batch.light.select([name for name in batch.light.schema.names if name not in dims])
-            rows = light.to_pylist() if light.num_columns else [{}] * batch.light.num_rows
+        source, vectors = self.source(path), self._unpacked(path)
+        for batch in _columns.batches(path, columns, self.image):
+            rows = batch.rows() if columns else [{}] * batch.light.num_rows
             for at, cells in enumerate(rows):
-                has_bytes = batch.has_bytes is not None and bool(batch.has_bytes[at])
                 number = batch.first + at
-                yield f"{path}:{number}", Row(path, label, source, number, cells, has_bytes, problems.get(at, ""))
+                has_bytes = batch.has_bytes is not None and bool(batch.has_bytes[at])
+                problem = next((words for one in vectors.values() if (words := _problem(one, number))), "")
+                yield f"{path}:{number}", Row(path, label, source, number, cells, has_bytes, problem)
+
+    def _unpacked(self, path: Path) -> dict[str, _vectors.ListColumn]:
+        """The vectors of one file. Raises BadRow, UserError."""
+        folder = self.located(self.unpack_to) if self.unpack_to else path.parent / _vectors.UNPACKED
+        return {kind: _vectors.list_column(path, column, folder) for kind, column in self.vectors.items()}
 
     def _is_light(self, field: Any) -> bool:
         """Whether a column is read with the rows: not the pictures, other bytes or vectors."""
         if field.name == self.image:
             return _columns.is_text(field.type) or _columns.is_null(field.type)
         return not _columns.is_bytes(field.type, inside=True) and not _vectors.is_floats(field.type)
-
-    def _vector_problems(self, batch: _columns.Batch, dims: Mapping[str, int]) -> dict[int, str]:
-        """Row in the batch -> what is wrong with its vectors."""
-        found: dict[int, str] = {}
-        for column, dim in dims.items():
-            lengths = _vectors.list_lengths(batch.light.column(column))
-            for at in (lengths != dim).nonzero()[0].tolist():
-                empty = f"no_vector: column `{column}` is empty"
-                found[at] = (
-                    empty if lengths[at] <= 0 else f"wrong_dims: `{column}` has {lengths[at]} numbers, not {dim}"
-                )
-        return found
 
     def _check_columns(self, path: Path, schema: Any) -> None:
         names = schema.names
@@ -167,6 +157,14 @@ class Table(RowSource):
         if not is_file(path):
             raise BadRow("missing_file", str(path)[:300])
         return ImageRef(str(path))
+
+
+def _problem(vectors: _vectors.ListColumn, number: int) -> str:
+    """`reason: detail` where a row has no vector; else empty."""
+    length = int(vectors.lengths[number])
+    if length == vectors.dims > 0:
+        return ""
+    return f"wrong_dims: {length} numbers, not {vectors.dims}" if length > 0 else "no_vector: the cell is empty"
 
 
 USE = Table
