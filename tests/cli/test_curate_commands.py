@@ -90,8 +90,8 @@ def test_a_recipe_of_a_curation_alone_needs_no_model(bunny: Bunny) -> None:
 
 
 def test_a_folder_is_curated_without_a_recipe(bunny: Bunny) -> None:
-    words = ["run", "pictures", "--embedder", "tests.cli.colours:Colours", "--set", "curate.preset=null"]
-    content = told(bunny(*words, "--set", "curate.steps=[{use: exact}]", "-o", "runs/plain", "--json"))
+    words = ["run", "pictures", "--embedder", "tests.cli.colours:Colours", "-o", "runs/plain", "--json"]
+    content = told(bunny(*words, "--set", "curate.steps=[{use: exact}]"))
     assert content["kept"] == 40
     assert content["run"] == "runs/plain"
 

@@ -42,7 +42,7 @@ def load(
     if preset:
         more += [f"curate.preset={_known(preset)}", "curate.steps=[]"]
     if target.is_dir():
-        return _of_folder(target, preset or PRESET, embedder, [*more, *overrides])
+        return _of_folder(target, embedder, [*more, *overrides])
     if not target.suffix and not target.exists():
         from bunny.pipeline import zoo
 
@@ -105,16 +105,15 @@ def _known(name: str) -> str:
     return name
 
 
-def _of_folder(folder: Path, preset: str, embedder: str | None, overrides: Sequence[str]) -> Recipe:
-    """A recipe for data that nobody described."""
+def _of_folder(folder: Path, embedder: str | None, overrides: Sequence[str]) -> Recipe:
+    """A recipe for data that nobody described; the steps are those of a preset unless the overrides have some."""
     from bunny.data.guessing import guess_source
 
     source = guess_source(folder.resolve())
-    name = folder.resolve().name
-    settings = [f"curate.preset={_known(preset)}"]
+    settings = [] if any(one.startswith("curate.steps=") for one in overrides) else [f"curate.preset={_known(PRESET)}"]
     if embedder is None and not _has_vectors(source):
         settings.append(f"curate.embedder={_yaml({'use': _demo_embedder()})}")
-    tree = {"name": name, "seed": 0, "pool": {"source": source}, "curate": {"steps": []}}
+    tree = {"name": folder.resolve().name, "seed": 0, "pool": {"source": source}, "curate": {"steps": []}}
     return _checked(tree, [*settings, *overrides], str(folder))
 
 
@@ -145,15 +144,18 @@ def _fillers(path: Path) -> list[str]:
 
 
 def _has_vectors(source: Block) -> bool:
+    """Whether the layout comes with vectors, or the block names columns of them. Reads nothing."""
     from bunny.core.protocols import HasVectors
     from bunny.core.recipe import find
 
-    return issubclass(find(str(source["use"]), "bunny.data.sources", "pool.source"), HasVectors)
+    kind = find(str(source["use"]), "bunny.data.sources", "pool.source")
+    return issubclass(kind, HasVectors) and ("vectors" not in kind.model_fields or bool(source.get("vectors")))
 
 
 def _embedder(words: str) -> Block:
+    """`NAME`, `NAME:MODEL`, or `package.module:Class` for an embedder from outside."""
     name, colon, model = words.partition(":")
-    return {"use": name, "model": model} if colon else {"use": name}
+    return {"use": name, "model": model} if colon and "." not in name else {"use": words}
 
 
 def _demo_embedder() -> str:
