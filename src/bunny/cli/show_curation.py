@@ -97,8 +97,7 @@ def presets(found: Sequence[Mapping[str, Any]]) -> None:
         (one["name"], " > ".join(str(step.get("use")) for step in one["steps"]), _short(one["about"])) for one in found
     ]
     show.table(("preset", "steps", "what for"), rows)
-    if found:
-        typer.echo(f"\nTry next: {show.command()} curate run FOLDER --preset {found[0]['name']}")
+    typer.echo(f"\nTry next: {show.command()} curate presets small-set")
 
 
 def _fate(one: Mapping[str, Any]) -> str:

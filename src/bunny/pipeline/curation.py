@@ -75,34 +75,24 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
 
 
 def presets() -> list[dict[str, Any]]:
-    """Name, first lines and steps of every preset."""
-    return [preset(path.stem) for path in sorted(_presets().glob("*.yaml"))]
+    """Every preset."""
+    from bunny.curate.presets import presets as known
+
+    return [preset(name) for name in known()]
 
 
 def preset(name: str) -> dict[str, Any]:
-    """A preset: its name, what its comments say, its steps, and its text. Raises UserError that names the nearest."""
-    import yaml
+    """A preset: name, what it is for, the embedder its numbers belong to, steps, text. Raises UserError."""
+    from dataclasses import asdict
 
-    text = (_presets() / f"{_known(name)}.yaml").read_text(encoding="utf-8")
-    tree = yaml.safe_load(text)
-    steps = tree if isinstance(tree, list) else tree.get("steps", [])
-    head = [line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")]
-    about = str(tree.get("about", "")) if isinstance(tree, Mapping) else ""
-    return {"name": name, "about": about or " ".join(head), "steps": steps, "text": text}
+    from bunny.curate.presets import read_preset
 
-
-def _presets() -> Path:
-    import bunny.curate
-
-    return Path(str(bunny.curate.__file__)).parent / "presets"
+    return asdict(read_preset(name))
 
 
 def _known(name: str) -> str:
     """The name, if it is a preset's. Raises UserError that names the nearest."""
-    from bunny.curate.plan import preset_steps
-
-    preset_steps(name)
-    return name
+    return str(preset(name)["name"])
 
 
 def _of_folder(folder: Path, embedder: str | None, overrides: Sequence[str]) -> Recipe:
