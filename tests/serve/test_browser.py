@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bunny.curate.explore import Decisions, Explorer, Overrides
-from bunny.serve.curation import make_app
+from bunny.serve.curation import listen, make_app
 
 from .browser import Browser, chromium
 from .conftest import FACTS
@@ -32,7 +31,7 @@ def served(explorer: Explorer) -> Iterator[str]:
     """The address of a running explorer."""
     import uvicorn
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen("127.0.0.1", 0)
     settings = uvicorn.Config(make_app(explorer), log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -46,11 +46,16 @@ class Explorer:
     ) -> None:
         self.table, self.overrides, self.facts, self.pool = table, overrides, facts, pool
         self.used = _used_threshold(facts)
-        self._lock = threading.RLock()
+        self._lock, self._map_lock = threading.RLock(), threading.Lock()
         self._filter = Filter(table, self._fates)
         self._now: tuple[BoolArray, BoolArray, int] | None = None
         self._groups: dict[str, Groups] = {}
         self._places: tuple[IntArray, FloatArray] | None = None
+
+    def warm(self) -> None:
+        """Works out beforehand what takes seconds: the map, the first vectors."""
+        if self.pool is not None and len(self.pool) > 2:
+            self.places()
 
     def about(self) -> dict[str, Any]:
         """What there is to look at."""
@@ -103,9 +108,10 @@ class Explorer:
             return self._page(groups, order, start, count)
 
     def sample(self, row: int) -> dict[str, Any]:
-        """Everything that is known of a row: its record, its twin, its group, its neighbours, for whom it stands."""
+        """Everything that is known of a row: its record, its twin, its neighbours, for whom it stands."""
+        self._check(row)
+        near, cosines = self._neighbours(row)
         with self._lock:
-            self._check(row)
             twin = self.table.rows_of("twin")
             stands = np.flatnonzero(twin == row)
             link = self.table.rows_of("link_to")[row]
@@ -118,12 +124,13 @@ class Explorer:
                 "link": self._briefs(np.array([link]))[0] if link >= 0 else None,
                 "stands_for": self._briefs(stands[:SHOWN_PAIRS]),
                 "stands_for_count": len(stands),
-                "neighbours": self._neighbours(row),
+                "neighbours": [
+                    {**brief, "cosine": value} for brief, value in zip(self._briefs(near), cosines, strict=True)
+                ],
             }
-            if self.pool is not None and row < len(self.pool):
-                (sample,) = self.pool.samples(np.array([row]))
-                found |= {"text": sample.text, "where": [str(ref) for ref in sample.images]}
-            return found
+        if (sample := self.picture(row)) is not None:
+            found |= {"text": sample.text, "where": [str(ref) for ref in sample.images]}
+        return found
 
     def brief(self, row: int) -> dict[str, Any]:
         """What lists show of a row."""
@@ -180,7 +187,7 @@ class Explorer:
 
     def places(self) -> tuple[IntArray, FloatArray]:
         """(n,) rows and their (n, 2) float32 places on the map; up to 20,000 of the pool, drawn once."""
-        with self._lock:
+        with self._map_lock:  # takes seconds: nobody else waits for it
             if self._places is None:
                 self._places = self._made_places()
             return self._places
@@ -196,10 +203,9 @@ class Explorer:
     def picture(self, row: int) -> Sample | None:
         """The sample of a row of the pool; None for one that never got there."""
         self._check(row)
-        with self._lock:
-            if self.pool is None or row >= len(self.pool):
-                return None
-            return self.pool.samples(np.array([row]))[0]
+        if self.pool is None or row >= len(self.pool):
+            return None
+        return self.pool.samples(np.array([row]))[0]
 
     def ids(self, words: Mapping[str, str]) -> Iterator[str]:
         """Ids of the rows that fit."""
@@ -281,22 +287,22 @@ class Explorer:
             )
         return {"total": len(order), "start": start, "groups": entries}
 
-    def _neighbours(self, row: int) -> list[dict[str, Any]]:
-        """The most alike rows of the same cluster, with their cosines."""
+    def _neighbours(self, row: int) -> tuple[IntArray, list[float]]:
+        """The most alike rows of the same cluster (of a small pool, if it has none), and their cosines."""
+        nobody: tuple[IntArray, list[float]] = np.empty(0, np.int64), []
         if self.pool is None or row >= len(self.pool):
-            return []
-        cluster = self.table.whole("cluster")
+            return nobody
+        with self._lock:
+            cluster = self.table.whole("cluster")
+        if cluster[row] < 0 and len(self.pool) > NEIGHBOUR_ROWS:
+            return nobody
         near = np.flatnonzero(cluster == cluster[row]) if cluster[row] >= 0 else np.arange(len(self.pool))
         near = near[(near != row) & (near < len(self.pool))][:NEIGHBOUR_ROWS]
         own = self.pool.vectors(np.array([row]))[0]
-        cosine = np.concatenate(
-            [self.pool.vectors(near[start : start + 2048]) @ own for start in range(0, len(near), 2048)] or [own[:0]]
-        )
+        blocks = [self.pool.vectors(near[start : start + 2048]) @ own for start in range(0, len(near), 2048)]
+        cosine = np.concatenate([*blocks, own[:0]])
         best = np.argsort(-np.nan_to_num(cosine, nan=-2.0), kind="stable")[:NEIGHBOURS]
-        return [
-            {**brief, "cosine": round(float(value), 4)}
-            for brief, value in zip(self._briefs(near[best]), cosine[best], strict=True)
-        ]
+        return near[best], [round(float(value), 4) for value in np.nan_to_num(cosine[best])]
 
     def _made_places(self) -> tuple[IntArray, FloatArray]:
         if self.pool is None:

@@ -42,7 +42,7 @@ export class Detail {
         make("button", { class: "plain", "aria-label": "Close", title: "Close (Esc)", onclick: () => this.show.close() }, "✕")),
       verdict(sample), pair(sample, open), this.acts(sample), this.ways(sample),
       ...strip("Stands for", sample.stands_for, sample.stands_for_count, (item) => item.twin_cosine?.toFixed(3) ?? ""),
-      ...strip("Most alike in its cluster", sample.neighbours, 1, (item) => `${item.kept ? "✓" : "✕"} ${item.cosine.toFixed(3)}`),
+      ...strip(sample.cluster >= 0 ? "Most alike in its cluster" : "Most alike", sample.neighbours, 1, (item) => `${item.kept ? "✓" : "✕"} ${item.cosine.toFixed(3)}`),
       make("h3", {}, "Everything known"), facts(sample));
     this.element.hidden = false;
     this.element.scrollTop = 0;

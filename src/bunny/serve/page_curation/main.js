@@ -146,7 +146,7 @@ class Page {
     place("export").open = false;
     place("filters").classList.remove("open");
     if (typing) { typing.blur(); this.shown?.element.focus?.(); }
-    else if (this.detail.isOpen) this.close();
+    else if (this.row !== undefined) this.close();
   }
 
   tabKey(event) {
