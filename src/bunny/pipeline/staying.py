@@ -46,7 +46,7 @@ def _other_band(run: CuratedRun, row: Mapping[str, Any], label: str, settings: M
         return [f"at {label}.low <= {math.floor(rank * 1e4) / 1e4:g} (its rank is {rank:.4f})"]
     step = run.summary["steps"][run.labels.index(label)]
     ranked = step["in"] - step["reasons"].get(f"no {settings['by']}", 0)
-    return [f"at {label}.high >= {math.ceil((rank + 1 / ranked) * 1e4) / 1e4:g} (its rank is {rank:.4f})"]
+    return [f"at {label}.high >= {_up(rank + 1 / ranked):g} (its rank is {rank:.4f})"]
 
 
 def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settings: Mapping[str, Any]) -> list[str]:
@@ -72,8 +72,13 @@ def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settin
         if _stays(place[row["id"]], left, best, keep):
             others = len(_group(place[row["id"]], left)) - 1
             why = f"it stands for the {others} still linked to it" if others else "nothing is linked to it any more"
-            return [f"at {label}.above > {math.ceil(threshold * 1e4) / 1e4:g}, where {why}"]
+            return [f"at {label}.above > {_up(threshold):g}, where {why}"]
     return []
+
+
+def _up(value: float) -> float:
+    """The value rounded up to four decimals; what float32 adds to a round number does not count."""
+    return math.ceil(round(value * 1e4, 3)) / 1e4
 
 
 def _stays(own: int, edges: IntArray, best: FloatArray | None, keep: str) -> bool:
