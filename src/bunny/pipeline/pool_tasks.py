@@ -7,7 +7,8 @@ only, so that any engine can run them, on any machine that sees the same files.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from bunny.core.protocols import Embedder, Engine, HasVectors, Sharded
 from bunny.core.recipe import Block, make
 from bunny.core.store import fingerprint, fingerprint_files, trouble
 from bunny.core.types import Task
+from bunny.curate.columns import NpyFile
 from bunny.curate.index import UNREADABLE, write_failed_index, write_index
 from bunny.curate.pool import PoolFolder
 from bunny.curate.vectors import MANY_SHARDS, PICTURE_ROWS, SHARDED_ROWS, STORED_ROWS, Piece, make_pool
@@ -85,6 +87,8 @@ def index_shard(
     try:
         reader = make(dict(source), SOURCES, where, folder=Path(base))
         stored = reader.stored() if isinstance(reader, HasVectors) else {}
+        for vectors in stored.values():
+            NpyFile(vectors.path)  # it can be read
     except UNREADABLE as error:
         if trouble(error.__cause__ or error, output.parent):
             raise
@@ -123,10 +127,11 @@ def _model(shards: Sequence[Mapping[str, Any]], base: Path, embedder: Block | No
 
 def _marks(shards: Sequence[Mapping[str, Any]], base: Path, sizes: Sequence[int]) -> list[str]:
     """Of each shard a fingerprint of its block and of the files that it names."""
+    beside = lru_cache(maxsize=None)(_by_stem)
 
     @cache
     def state(path: Path) -> str:
-        return fingerprint_files(_files(path))
+        return fingerprint_files(_files(path, beside))
 
     found = []
     for shard in shards:
@@ -136,11 +141,12 @@ def _marks(shards: Sequence[Mapping[str, Any]], base: Path, sizes: Sequence[int]
     return found
 
 
-def _files(path: Path) -> list[Path]:
-    """The file at a path, all files below a folder but hidden ones, or those that match a pattern."""
+def _files(path: Path, beside: Callable[[Path], Mapping[str, Sequence[Path]]]) -> Sequence[Path]:
+    """The file at a path and those beside it of one name (`00000.tar`, `00000.parquet`); all files below a folder but
+    hidden ones; or those that match a pattern."""
     try:
         if path.is_file():
-            return [path]
+            return beside(path.parent)[path.name.split(".")[0]]
         if path.is_dir():
             inside = (file for file in path.rglob("*") if file.is_file())
             return [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
@@ -149,3 +155,12 @@ def _files(path: Path) -> list[Path]:
         return [file for file in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if file.is_file()]
     except (OSError, ValueError):  # a word that is no path
         return []
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder by what their names begin with, up to the first dot."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in folder.iterdir():
+        if file.is_file():
+            found[file.name.split(".")[0]].append(file)
+    return found
