@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import make
-from bunny.core.types import Decision, Pool
+from bunny.core.types import Decision, ImageRef, Pool, Sample, Turn
+from bunny.curate.index import FactColumns
 from bunny.curate.minhash import repeats
 from bunny.curate.texts import plain
 
@@ -124,3 +125,19 @@ def test_a_pool_without_questions_is_a_clear_error() -> None:
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=6))
 def test_instructions_never_fail_on_a_text(pairs: list[tuple[str, str]]) -> None:
     assert len(decide({"max_likeness": 0.9}, talks(*pairs)).keep) == len(pairs)
+
+
+def test_a_pool_of_conversations_has_their_questions() -> None:
+    turns = (Turn("user", "<image>\nWhat is it?"), Turn("assistant", "A cat."), Turn("user", "Sure?"))
+    facts = FactColumns()
+    facts.add(Sample("talk", (ImageRef("a.png"),), (*turns, Turn("assistant", "Yes."))))
+    facts.add(Sample.pair("pair", ImageRef("b.png"), "a dog"))
+    table = facts.table()
+    assert table.column("question").to_pylist() == ["What is it?\nSure?", ""]
+    assert table.column("caption").to_pylist() == ["A cat. Yes.", "a dog"]
+
+
+def test_a_pool_of_pairs_has_no_column_of_questions() -> None:
+    facts = FactColumns()
+    facts.add(Sample.pair("pair", ImageRef("b.png"), "a dog"))
+    assert "question" not in facts.table().column_names

@@ -25,7 +25,7 @@ from bunny.core.errors import UserError
 from bunny.core.publishing import publish
 from bunny.core.sample_table import write_samples
 from bunny.core.store import trouble
-from bunny.core.types import IntArray, Rejected, Sample, StoredVectors
+from bunny.core.types import IMAGE_MARK, IntArray, Rejected, Sample, StoredVectors
 from bunny.curate.parts import FACTS, NUMBERS, REJECTED, SAMPLES, TEXTS, VECTORS, write_facts, write_rejected
 
 INDEX = "index.json"
@@ -177,7 +177,8 @@ def _place(sample: Sample) -> str:
 
 
 class FactColumns:
-    """Collects what the pool's columns hold of samples: id, source, caption, all numbers and words of their meta."""
+    """Collects what the pool's columns hold of samples: id, source, caption, all numbers and words of their meta,
+    and `question`: what a conversation's user says."""
 
     def __init__(self) -> None:
         self._waiting: list[Sample] = []
@@ -221,7 +222,16 @@ class FactColumns:
             column = _column([sample.meta.get(key) for sample in some])
             if column is not None:
                 columns[key] = column
+        asked = [_question(sample) for sample in some]
+        if any(asked):
+            columns.setdefault("question", pa.array(asked, pa.string()))
         self._tables.append(pa.table(columns))
+
+
+def _question(sample: Sample) -> str:
+    """What a conversation's user says, without the places of pictures."""
+    asked = (turn.text.replace(IMAGE_MARK, "").strip() for turn in sample.turns if turn.role == "user")
+    return "\n".join(text for text in asked if text)
 
 
 def _digest(sample: Sample) -> str:
