@@ -67,8 +67,10 @@ def run(
     recipe = curation.load(target, overrides or (), fast, preset=preset, embedder=embedder, engine=block)
     folder = recipes.run_folder(recipe, output)
     if dry_run:
-        stages = curation.plan(recipe, folder)
-        return show.as_json(stages) if json else show.plan(stages)
+        from bunny.pipeline.estimating import estimate_recipe
+
+        stages = [{**stage, "estimate": estimate_recipe(recipe)} for stage in curation.plan(recipe, folder)]
+        return show.as_json(stages) if json else show_curation.planned(stages)
     content = curation.run(recipe, folder)
     return show.as_json(content) if json else show_curation.outcome(content)
 

@@ -28,6 +28,22 @@ def outcome(content: Mapping[str, Any]) -> None:
     typer.echo(f"          {command} export {run} --to webdataset")
 
 
+def planned(stages: Sequence[Mapping[str, Any]]) -> None:
+    """What a run would do, and what that takes."""
+    from bunny.pipeline.estimating import table
+
+    show.plan(stages)
+    for costs in (stage["estimate"] for stage in stages):
+        job, machines = costs["job"], costs["machines"]
+        rows = f"{'' if job['rows_are_exact'] else 'about '}{job['rows']:,} pairs"
+        vectors = "with vectors" if job["vectors_exist"] else f"to embed with {job['embedder'] or 'nothing yet'}"
+        lengths = ", ".join(f"{name} {length}" for name, length in job["dims"].items())
+        typer.echo(f"\nestimate: {rows} {vectors} ({lengths})")
+        rate = f"{machines['rate']:.0f} · 10⁹ 8-bit operations/s a core"
+        typer.echo(f"machines: {machines['nodes']} × {machines['cores']} cores, {rate}")
+        show.table(*table(costs))
+
+
 def explained(content: Mapping[str, Any]) -> None:
     """A sample's fate in sentences."""
     why = "is kept" if content["kept"] else f"is dropped by {content['step']}: {content['reason']}"
