@@ -255,7 +255,9 @@ def test_export_writes_beside_the_run_and_the_card_knows(bunny: Bunny, to: str) 
     kept = sum(row["kept"] for row in decisions("runs/colours").values())
     assert (content["written"], content["not_written"]) == (kept, 0)
     assert content["folder"] == f"runs/colours/curated/{to}"
-    assert f"`{to}/`" in Path("runs/colours/curated/README.md").read_text()
+    card = Path("runs/colours/curated/README.md").read_text()
+    assert f"`{to}/`" in card
+    assert "pretty_name: colours" in card
 
 
 def test_export_lists_what_it_cannot_write_and_refuses_what_is_none(bunny: Bunny) -> None:

@@ -61,11 +61,10 @@ def write(run: CuratedRun, block: Block, folder: Path) -> dict[str, Any]:
 
 def write_card_of(run: CuratedRun, licence: str = "") -> Path:
     """The dataset card of a finished curation, made anew from what lies in its folder."""
-    from bunny.curate.card import write_card
+    from bunny.curate.card import CARD, front_matter, write_card
 
-    settings = dict(run.manifest.get("settings", {}))
-    name = Path(run.name).resolve().name if run.folder.name == Path(run.name).name else Path(run.name).name
-    return write_card(run.folder, name=name, settings=settings, licence=licence)
+    name = front_matter(run.folder / CARD).get("pretty_name") or Path(run.name).resolve().name
+    return write_card(run.folder, name=str(name), settings=dict(run.manifest.get("settings", {})), licence=licence)
 
 
 def parsed(setting: str) -> tuple[str, Any]:
