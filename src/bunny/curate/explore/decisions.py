@@ -44,8 +44,17 @@ class Decisions:
         return name in self.names
 
     def strings(self, name: str) -> Any:
-        """Arrow strings of a column."""
-        return self._once("strings", name, self._arrow)
+        """A column as one Arrow array (strings with 64-bit offsets: more than 2 GB of captions fit)."""
+
+        def read(name: str) -> Any:
+            import pyarrow as pa
+
+            found = self._arrow(name)
+            found = found.cast(pa.large_string()) if pa.types.is_string(found.type) else found
+            found = found.combine_chunks()
+            return found.combine_chunks() if hasattr(found, "chunks") else found
+
+        return self._once("strings", name, read)
 
     def numbers(self, name: str) -> FloatArray:
         """(N,) float64, NaN where null."""
@@ -94,8 +103,7 @@ class Decisions:
 
             if name not in self:
                 return np.full(self.size, NO_ROW, np.int64)
-            ids = self.strings("id")
-            found = pc.index_in(self._arrow(name), value_set=ids.combine_chunks(), skip_nulls=True)
+            found = pc.index_in(self.strings(name), value_set=self.strings("id"), skip_nulls=True)
             rows: IntArray = found.fill_null(NO_ROW).to_numpy().astype(np.int64)
             return rows
 
@@ -116,7 +124,7 @@ class Decisions:
         for name in ("id", "caption"):
             if name in self:
                 hits = pc.match_substring(self.strings(name), text, ignore_case=True)
-                found |= hits.fill_null(False).to_numpy().astype(bool)
+                found |= hits.fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
         return found
 
     def record(self, row: int) -> dict[str, Any]:

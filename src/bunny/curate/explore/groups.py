@@ -112,8 +112,11 @@ def sizes(link_row: IntArray, strong: BoolArray) -> IntArray:
     rows = np.flatnonzero(strong)
     if not len(rows):
         return np.zeros(0, np.int64)
-    ends = np.unique(np.concatenate([rows, link_row[rows]]))
-    first, second = np.searchsorted(ends, rows), np.searchsorted(ends, link_row[rows])
-    graph = coo_matrix((np.ones(len(rows), np.int8), (first, second)), shape=(len(ends), len(ends)))
+    ends = np.zeros(len(link_row), dtype=bool)
+    ends[rows] = ends[link_row[rows]] = True
+    place = np.cumsum(ends, dtype=np.int32) - 1  # of a row among the ends
+    count = int(ends.sum())
+    links = (place[rows], place[link_row[rows]])
+    graph = coo_matrix((np.ones(len(rows), np.int8), links), shape=(count, count))
     found: IntArray = np.bincount(connected_components(graph, directed=False)[1])
     return found
