@@ -70,7 +70,7 @@ def grid_of(link_cosine: FloatArray, used: float | None) -> FloatArray:
         return np.empty(0)
     values = np.unique(known.astype(np.float32))
     if len(values) > MOST_GRID:
-        lowest = np.ceil(float(values[0]) / STEP) * STEP
+        lowest = np.ceil(float(values[0]) / STEP - 1e-4) * STEP
         values = np.arange(lowest, 1.0 + STEP / 2, STEP)
     grid = np.unique(np.round(np.concatenate([values, [] if used is None else [used]]).astype(np.float64), 6))
     return grid
