@@ -82,9 +82,12 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
     assert front["size_categories"] == ["n<1K"]
     assert front["configs"] == [
         {"config_name": "parquet", "data_files": "parquet/*.parquet", "default": True},
-        {"config_name": "webdataset", "data_files": "webdataset/*.tar"},
         {"config_name": "decisions", "data_files": "decisions.parquet"},
     ]
+    (folder / "parquet" / "00000.parquet").unlink()
+    card(folder)
+    only = [{"config_name": "webdataset", "data_files": "webdataset/*.tar", "default": True}]
+    assert front_matter(folder / "README.md")["configs"] == only  # `datasets` takes no second format beside it
     hub = pytest.importorskip("huggingface_hub")
     data = hub.DatasetCard(text).data
     assert (data.license, data.pretty_name) == ("cc-by-4.0", "little")

@@ -29,7 +29,6 @@ HUB_LICENCES = frozenset(
 """Names that the Hub knows, of those that data sets use."""
 
 _SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
-_FORMATS = {"parquet": "*.parquet", "webdataset": "*.tar", "llava_json": "*.json"}
 _SHOWN = 15  # rows of a table
 
 
@@ -97,15 +96,17 @@ def _front(folder: Path, name: str, summary: Mapping[str, Any], licence: str, ta
     front["task_categories"] = ["visual-question-answering"] if talks else ["image-to-text", "text-to-image"]
     front["size_categories"] = [next((size for size, limit in _SIZES if summary["kept"] < limit), "n>10M")]
     front["tags"] = ["image-text", "data-curation", "bunny-vlm"]
-    configs = [
-        {"config_name": kind, "data_files": f"{kind}/{pattern}"}
-        for kind, pattern in _FORMATS.items()
-        if any((folder / kind).glob(pattern))
-    ]
-    decisions = {"config_name": "decisions", "data_files": "decisions.parquet"}
-    front["configs"] = [*configs, decisions]
-    front["configs"][0]["default"] = True
+    front["configs"] = _configs(folder)
     return front
+
+
+def _configs(folder: Path) -> list[dict[str, Any]]:
+    """What the Hub shows and `datasets` loads. It reads all configs of a set by one format: Parquet where it can be."""
+    if any((folder / "webdataset").glob("*.tar")) and not any((folder / "parquet").glob("*.parquet")):
+        return [{"config_name": "webdataset", "data_files": "webdataset/*.tar", "default": True}]
+    names = {"parquet": "parquet/*.parquet", "decisions": "decisions.parquet"}
+    found = [{"config_name": name, "data_files": files} for name, files in names.items() if any(folder.glob(files))]
+    return [{**found[0], "default": True}, *found[1:]]
 
 
 def _what(folder: Path, summary: Mapping[str, Any], talks: bool) -> str:

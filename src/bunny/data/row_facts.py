@@ -12,7 +12,8 @@ from typing import Any
 
 from bunny.core.errors import UserError
 
-NO_SCORES = frozenset({"kept", "twin_kept", "width", "height", "phash"})
+NO_SCORES = frozenset({"kept", "twin_kept", "twin_cosine", "width", "height", "phash"})
+"""What says nothing of a sample that stays, or is known without the table."""
 
 
 class RowFacts:
