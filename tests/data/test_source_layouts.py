@@ -32,6 +32,7 @@ from bunny.data.sources.img2dataset import Img2dataset
 from bunny.data.sources.laion import Laion
 from bunny.data.sources.table import Table
 from bunny.data.sources.webdataset import WebDataset
+from tests.contracts.test_sources import WRITERS, made_up
 from tests.data.test_source_rows import reasons, shard
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hf_dataset"
@@ -579,3 +580,55 @@ def test_warnings_are_no_noise_for_whole_sets(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         samples(download(tmp_path, [got("0")], ["0"]))
     assert caplog.text == ""
+
+
+# bytes that changed
+
+
+def test_a_text_in_parquet_that_is_no_utf8_costs_its_row_alone(tmp_path: Path) -> None:
+    raw = pa.array([b"a cat", b"caf\xe9", None, b"a dog"]).view(pa.string())
+    table = pa.table({"image": [b"x"] * 4, "caption": raw, "url": ["u"] * 4})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    rows = list(Table(path=str(tmp_path / "a.parquet")).read())
+    assert reasons(rows) == ["ok", "not_text", "empty_caption", "ok"]
+    assert [row.meta["url"] for row in rows if isinstance(row, Sample)] == ["u", "u"]
+
+
+@pytest.mark.parametrize("layout", ["clip_retrieval", "datacomp", "webdataset"])
+def test_changed_bytes_never_end_in_a_traceback(layout: str, tmp_path: Path) -> None:
+    whole = made_up(tmp_path / "raw", 4)
+    (tmp_path / "disk").mkdir()
+    source = make(WRITERS[layout](whole, tmp_path / "disk"), "bunny.data.sources", folder=tmp_path / "disk")
+    kinds = {"clip_retrieval": ".npy", "datacomp": ".npz", "webdataset": ".tar"}
+    files = sorted(path for path in (tmp_path / "disk").rglob(f"*{kinds[layout]}") if "." not in path.parts[-2])
+    rng = np.random.default_rng(0)
+    for turn in range(60):
+        path = files[turn % len(files)]
+        kept = path.read_bytes()
+        changed = bytearray(kept)
+        for _ in range(1 + turn % 3):
+            changed[int(rng.integers(min(len(kept), 2000)))] = int(rng.integers(256))
+        path.write_bytes(changed)
+        for block in source.shards():
+            one = make(dict(block), "bunny.data.sources")
+            rows = list(one.read())
+            assert rows, "a shard without a word"
+            if layout != "webdataset":
+                one.stored()
+        path.write_bytes(kept)
+
+
+def test_an_arrow_file_whose_offsets_changed_is_damaged_and_no_crash(tmp_path: Path) -> None:
+    kept = (GOLDEN / "test" / "data-00000-of-00001.arrow").read_bytes()
+    path = tmp_path / "a.arrow"
+    captions = kept.index(b"caption 5")
+    offsets = kept.rindex((0).to_bytes(4, "little") + (9).to_bytes(4, "little"), 0, captions)
+    path.write_bytes(kept[: offsets + 4] + b"\xff\xff\xff\x7f" + kept[offsets + 8 :])
+    assert reasons(list(HfDataset(path=str(path)).read())) == ["damaged_file"]
+
+
+@pytest.mark.parametrize("text", ["[]", '{"_data_files": [{}]}', '{"_data_files": 7}', "{broken"])
+def test_a_list_of_files_that_is_damaged_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(UserError, match=r"state\.json: damaged"):
+        list(HfDataset(path=str(tmp_path)).read())

@@ -31,8 +31,39 @@ class Batch:
     has_bytes: BoolArray | None
 
     def rows(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.light.to_pylist()
+        """The rows' cells; a text that is no UTF-8 stays bytes."""
+        try:
+            found: list[dict[str, Any]] = self.light.to_pylist()
+        except UnicodeDecodeError:
+            names, columns = self.light.schema.names, [_texts(column) for column in self.light.columns]
+            found = [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
         return found
+
+
+def _texts(column: Any) -> list[Any]:
+    """The cells, those of a text column one by one; nothing of a nested column that cannot be read."""
+    import pyarrow as pa
+
+    try:
+        found: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        if not is_text(column.type) or pa.types.is_dictionary(column.type):
+            return [None] * len(column)
+        found = [_decoded(cell) for cell in column.view(_bytes_like(column.type)).to_pylist()]
+    return found
+
+
+def _bytes_like(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+
+
+def _decoded(cell: bytes | None) -> str | bytes | None:
+    try:
+        return None if cell is None else cell.decode("utf-8")
+    except UnicodeDecodeError:
+        return cell
 
 
 def schema(path: Path) -> Any:
@@ -40,9 +71,10 @@ def schema(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     with _damage(path):
-        if path.suffix in ARROW_SUFFIXES:
-            return arrow_batches(path).schema
-        return pq.read_schema(path, memory_map=True)
+        of_arrow = path.suffix in ARROW_SUFFIXES
+        found = arrow_batches(path).schema if of_arrow else pq.read_schema(path, memory_map=True)
+        found.names  # noqa: B018  # of a damaged file they may be no text
+        return found
 
 
 def row_count(path: Path) -> int:
@@ -71,7 +103,7 @@ def _damage(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = "Arrow" if path.suffix in ARROW_SUFFIXES else "Parquet"
         raise BadRow("damaged_file", f"not a whole {kind} file ({one_line(error)})") from None
 
@@ -102,8 +134,7 @@ def _bytes_in_group(file: Any, group: int, picture: str) -> BoolArray | None:
         return None
     leaf = f"{picture}.bytes" if inside else picture
     about = file.metadata.row_group(group)
-    mine = [about.column(at) for at in range(about.num_columns)]
-    mine = [chunk for chunk in mine if chunk.path_in_schema == leaf]
+    mine = [about.column(at) for at in range(len(file.schema)) if file.schema.column(at).path == leaf]
     if mine and all(chunk.statistics is not None and chunk.statistics.null_count == 0 for chunk in mine):
         return np.ones(about.num_rows, np.bool_)
     cells = file.read_row_group(group, columns=[leaf], use_threads=False).column(picture)
@@ -129,6 +160,7 @@ def _of_arrow(path: Path, columns: Sequence[str], picture: str | None) -> Iterat
     for whole in file.batches:
         for start in range(0, whole.num_rows, BATCH_ROWS):
             part = whole.slice(start, BATCH_ROWS)
+            part.validate(full=True)  # Arrow follows damaged offsets blindly
             cells = part.column(picture) if picture else None
             has = _has_bytes(cells) if cells is not None and is_bytes(cells.type, inside=True) else None
             light = [_column(part, name) for name in columns]

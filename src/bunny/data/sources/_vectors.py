@@ -6,8 +6,12 @@ the `.npy` file that something was unpacked to, once. Raises BadRow where a file
 
 from __future__ import annotations
 
+import errno
 import shutil
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +22,13 @@ import numpy as np
 
 from bunny.core.publishing import publish
 from bunny.core.types import IntArray, StoredVectors
-from bunny.data.sources._columns import batches, schema
+from bunny.data.sources._columns import batches, one_line, schema
 from bunny.data.sources._rows import BadRow
 
 UNPACKED = ".bunny-vectors"
+NOT_AN_ARRAY = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
+"""What numpy raises for a damaged header, which it reads as Python source."""
+NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,8 @@ def key_array(path: Path, member: str | None = None) -> Any:
         with _zip_damage(path):
             loaded = np.load(path, allow_pickle=False)
             found = loaded if member is None else loaded[member]
-    except (ValueError, OSError) as error:
-        raise BadRow("damaged_file", f"{path.name} holds no keys ({' '.join(str(error).split())[:200]})") from None
+    except (*NOT_AN_ARRAY, OSError) as error:
+        raise BadRow("damaged_file", f"{path.name} holds no keys ({one_line(error)})") from None
     if found.dtype.names and len(found.dtype.names) == 2:
         return pa.array([f"{int(high):016x}{int(low):016x}" for high, low in found.tolist()], pa.string())
     return pa.array([str(key) for key in found.ravel().tolist()], pa.string())
@@ -151,27 +158,29 @@ def _header(name: str, file: IO[bytes] | Any) -> tuple[int, int, int]:
         if read is None:
             raise ValueError(f"format {version}")
         shape, _, dtype = read(file)
-    except (ValueError, EOFError) as error:
-        raise BadRow("damaged_file", f"{name} is no .npy file ({' '.join(str(error).split())[:200]})") from None
+    except (*NOT_AN_ARRAY, EOFError) as error:
+        raise BadRow("damaged_file", f"{name} is no .npy file ({one_line(error)})") from None
     if dtype not in (np.dtype("<f2"), np.dtype("<f4")):
         raise BadRow("wrong_dtype", f"{name} holds {dtype}; save it with `.astype('float16')` or `.astype('float32')`")
-    if len(shape) != 2:
+    if len(shape) != 2 or shape[0] < 0 or shape[1] < 1:
         raise BadRow("wrong_dims", f"{name} has the shape {shape}; vectors are rows of a table (n, D)")
     return int(shape[0]), int(shape[1]), dtype.itemsize
 
 
 @contextmanager
 def _zip_damage(path: Path) -> Iterator[None]:
-    import zlib
-
     try:
         yield
     except KeyError as error:
         raise BadRow(
             "missing_vectors", f"{path.name}: {error.args[0]}; it holds {', '.join(_names_in(path))}"
         ) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise BadRow("damaged_file", f"{path.name} is no whole .npz archive ({error}); get it again") from None
+    except (*NOT_AN_ARCHIVE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EIO):
+            raise  # not of the archive: a full disk, a file that is not there
+        raise BadRow(
+            "damaged_file", f"{path.name} is no whole .npz archive ({one_line(error)}); get it again"
+        ) from None
 
 
 def _names_in(path: Path) -> list[str]:

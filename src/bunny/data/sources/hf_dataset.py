@@ -64,28 +64,29 @@ def snapshot(root: Path) -> Path:
 
 def _saved(root: Path) -> list[Path] | None:
     """The Arrow files that `save_to_disk` lists, in its order; None for another layout. Raises UserError."""
-    splits = _json(root / "dataset_dict.json")
+    splits = _listed(root / "dataset_dict.json", "splits")
     if splits is not None:
-        return [file for name in splits.get("splits", []) for file in _saved(root / str(name)) or [root / str(name)]]
-    state = _json(root / "state.json")
-    if state is None:
-        return None
-    if state.get("_indices_files") or state.get("_indices_data_files"):
-        raise UserError(f"{root}: its rows are chosen by an index file", fix="save it after `flatten_indices()`")
-    return [root / str(file["filename"]) for file in state["_data_files"]]
+        return [file for name in splits for file in _saved(root / name) or [root / name]]
+    files = _listed(root / "state.json", "_data_files")
+    return None if files is None else [root / name for name in files]
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, None where there is none. Raises UserError."""
+def _listed(path: Path, key: str) -> list[str] | None:
+    """The names under a key of the JSON file, as words or as `{filename}`; None where there is no file. Raises
+    UserError."""
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        names = [item["filename"] if isinstance(item, dict) else item for item in told[key]]
+        chosen = told.get("_indices_files") or told.get("_indices_data_files")
+        if not all(isinstance(name, str) and name for name in names):
+            raise TypeError(f"`{key}` are no names")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error})", fix="get the file again") from None
-    if not isinstance(found, dict) or (path.name == "state.json" and not isinstance(found.get("_data_files"), list)):
-        raise UserError(f"{path}: not written by `save_to_disk`", fix="get the file again")
-    return found
+    if chosen:
+        raise UserError(f"{path}: its rows are chosen by an index file", fix="save it after `flatten_indices()`")
+    return names
 
 
 def _of_split(root: Path, files: list[Path], split: str) -> list[Path]:

@@ -161,7 +161,7 @@ class Table(RowSource):
 
 def _problem(vectors: _vectors.ListColumn, number: int) -> str:
     """`reason: detail` where a row has no vector; else empty."""
-    length = int(vectors.lengths[number])
+    length = int(vectors.lengths[number]) if number < len(vectors.lengths) else -1
     if length == vectors.dims > 0:
         return ""
     return f"wrong_dims: {length} numbers, not {vectors.dims}" if length > 0 else "no_vector: the cell is empty"
