@@ -125,21 +125,34 @@ def test_chaining_is_shown_with_its_share_its_ends_and_the_way_between(tmp_path:
     """Five rows at 0, 15 … 60 degrees, the one at 30 stays: the outer two are at 0.866 to it, the ends at 0.5."""
     words = words_of(page_of(selection_of(), tmp_path))
     assert "50.0 % of the removed pictures (2 of 4) are less like the one that stays than 0.95" in words
-    assert "only a chain does, in 1 of the groups" in words
+    assert "linked only by others between them, in 1 of the groups" in words
     assert "The ends: cosine 0.500 , 5 pictures from end to end" in words
     assert words.count("← 0.966") == 4
 
 
+def test_the_steps_own_lowest_cosines_are_taken_for_all_groups(tmp_path: Path) -> None:
+    selection = selection_of()
+    dedup = selection.runs[1]
+    rows = np.arange(39)
+    component = np.where(rows < 5, 0, np.where(rows < 8, 1, rows)).astype(np.int32)  # a second group of three
+    least = np.where(rows < 5, 0.5, np.where(rows < 8, 0.97, np.nan)).astype(np.float32)
+    columns = {**dedup.decision.columns, "component": component, "least_cosine": least}
+    told = replace(dedup, decision=replace(dedup.decision, columns=columns))
+    words = words_of(page_of(replace(selection, runs=(selection.runs[0], told, selection.runs[2])), tmp_path))
+    assert "2 groups; the largest has 5 pictures." in words and "linked only by others between them, in 1 of the groups" in words
+    assert words.count("The ends:") == 1
+
+
 def test_a_tight_group_is_no_chain(tmp_path: Path) -> None:
     words = words_of(page_of(selection_of(chained=2), tmp_path))
-    assert "only a chain does, in 0 of the groups" in words and "The ends:" not in words
+    assert "linked only by others between them, in 0 of the groups" in words and "The ends:" not in words
 
 
 def test_what_the_step_says_of_duplicates_left_is_told(tmp_path: Path) -> None:
-    notes = {"left_estimate": 0.0123, "left_low": 0.009, "left_high": 0.016, "pairs_checked": 120_000}
+    notes = {"left": 0.0123, "left_low": 0.009, "left_high": 0.016, "left_rows": 4_096}
     words = words_of(page_of(selection_of(notes=notes), tmp_path))
     assert "1.2 % of the removable duplicates are left, by estimate (95 % interval 0.9 to 1.6 %)" in words
-    assert "from 120,000 pairs compared one by one" in words
+    assert "from 4,096 pictures compared with all" in words
     assert "duplicates are left" not in words_of(page_of(selection_of(), tmp_path))
 
 

@@ -1,7 +1,8 @@
 """Duplicate groups for the report: how large, how stretched, and the chains that hold the most stretched together.
 
 In: a step's run that has a `component` column, the pool's vectors. Out: charts and cards. Lowest cosines inside groups
-are worked out for the largest groups and a draw of the others, up to a number of rows; the page says how many.
+are the step's own (`least_cosine`); of a step that gives none they are worked out for the largest groups and a draw of
+the others, up to a number of rows; the page says how many.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ def duplicate_groups(selection: Selection, run: StepRun, wall: Wall) -> dict[str
     cosine = np.where(run.decision.keep, np.nan, columns.get("twin_cosine", np.full(len(run.rows), np.nan)))
     groups = Groups.of(columns["component"].astype(np.int64), run.decision.keep, cosine, smallest=2)
     above = threshold(run)  # None: no chart that speaks of it
-    stretches = _stretches(selection, run, groups, above, wall.rng)
+    told = _told(run, groups)
+    places = np.argsort(told, kind="stable")[:CHAINS] if told is not None else _some(groups, wall.rng)
+    stretches = _stretches(selection, run, groups, places, above, wall.rng)
+    lowest = told if told is not None else np.array([one.lowest for one in stretches])
     charted = [_sizes(groups)]
-    if above is not None and stretches:
-        charted.append(_diameters(stretches, groups, above))
+    if above is not None and len(lowest):
+        charted.append(_diameters(lowest[np.isfinite(lowest)], groups, above))
     if above is not None and "link_cosine" in columns:
         charted.insert(0, _curve(run, above))
     return {
@@ -56,7 +60,7 @@ def duplicate_groups(selection: Selection, run: StepRun, wall: Wall) -> dict[str
         "groups": _shown(run, groups, cosine, wall),
         "chains": _chains(run, stretches, above, wall),
         "above": above,
-        "figures": _figures(run, stretches, groups, above, cosine),
+        "figures": _figures(run, groups, above, cosine),
     }
 
 
@@ -66,25 +70,23 @@ def threshold(run: StepRun) -> float | None:
     return float(above) if isinstance(above, int | float) else None
 
 
-def _figures(
-    run: StepRun, stretches: Sequence[Stretch], groups: Groups, above: float | None, cosine: FloatArray
-) -> list[dict[str, str]]:
+def _figures(run: StepRun, groups: Groups, above: float | None, cosine: FloatArray) -> list[dict[str, str]]:
     """Numbers with a word about each: what chaining takes away, and what is left."""
     found = []
-    if above is not None and stretches:
+    if above is not None and len(groups.label):
         gone = groups.rows[~run.decision.keep[groups.rows]]
         far = int((cosine[gone] < above - CLOSE).sum())
         words = f"of the removed pictures ({far:,} of {len(gone):,}) are less like the one that stays than {above:g}: "
         words += "they hang on others, which hang on it"
         found.append({"value": f"{100 * far / max(1, len(gone)):.1f} %", "words": words})
     notes = run.decision.notes
-    if "left_estimate" in notes:
+    if "left" in notes:
         words = "of the removable duplicates are left, by estimate"
         if {"left_low", "left_high"} <= set(notes):
             words += f" (95 % interval {100 * notes['left_low']:.1f} to {100 * notes['left_high']:.1f} %)"
-        if "pairs_checked" in notes:
-            words += f", from {notes['pairs_checked']:,} pairs compared one by one"
-        found.append({"value": f"{100 * notes['left_estimate']:.1f} %", "words": words})
+        if "left_rows" in notes:
+            words += f", from {notes['left_rows']:,} pictures compared with all"
+        found.append({"value": f"{100 * notes['left']:.1f} %", "words": words})
     return found
 
 
@@ -115,28 +117,47 @@ def _sizes(groups: Groups) -> dict[str, str]:
     return {"title": "Sizes of duplicate groups", "drawing": drawing, "text": text}
 
 
-def _diameters(stretches: Sequence[Stretch], groups: Groups, above: float) -> dict[str, str]:
+def _diameters(lowest: FloatArray, groups: Groups, above: float) -> dict[str, str]:
     """How unlike the least alike two of a group are; those below the threshold hold together by a chain only."""
-    lowest = np.array([one.lowest for one in stretches])
     chained = lowest < above - CLOSE
     drawing = charts.histogram_of(
         lowest[~chained], lowest[chained], None, ("lowest cosine in the group", "groups"), "Lowest cosines in groups"
     )
-    which = "the groups" if len(stretches) == len(groups.label) else f"{len(stretches):,} groups looked at"
-    text = f"Strong: all pairs reach {above:g}. Pale: only a chain does, in {int(chained.sum()):,} of {which}."
+    which = "the groups" if len(lowest) == len(groups.label) else f"{len(lowest):,} groups looked at"
+    text = f"Strong: all pairs reach {above:g}. Pale: some are linked only by others between them, in "
+    text += f"{int(chained.sum()):,} of {which}."
     return {"title": "How stretched the groups are", "drawing": drawing, "text": text}
 
 
-def _stretches(
-    selection: Selection, run: StepRun, groups: Groups, above: float | None, rng: np.random.Generator
-) -> list[Stretch]:
-    """Lowest cosines of the largest groups and a draw of the others."""
-    vectors = Rows.of(selection.pool[getattr(run.planned.step, "vectors", "visual")])
+def _told(run: StepRun, groups: Groups) -> FloatArray | None:
+    """(G,) lowest cosine in each group as the step tells it, NaN where it does not; None if it never does."""
+    if "least_cosine" not in run.decision.columns or not len(groups.label):
+        return None
+    least = np.asarray(run.decision.columns["least_cosine"], dtype=np.float64)[groups.rows]
+    lowest: FloatArray = np.fmin.reduceat(least, groups.start[:-1])
+    return lowest if bool(np.isfinite(lowest).any()) else None
+
+
+def _some(groups: Groups, rng: np.random.Generator) -> IntArray:
+    """Places of the largest groups and of a draw of the others."""
     largest = groups.order("size")[: CHECKED_GROUPS // 2]
     rest = np.setdiff1d(np.arange(len(groups.label)), largest)
     drawn = np.sort(rng.choice(rest, min(CHECKED_GROUPS - len(largest), len(rest)), replace=False))
+    return np.concatenate([largest, drawn]).astype(np.int64)
+
+
+def _stretches(
+    selection: Selection,
+    run: StepRun,
+    groups: Groups,
+    places: IntArray,
+    above: float | None,
+    rng: np.random.Generator,
+) -> list[Stretch]:
+    """Lowest cosines of some groups, and the ways between their ends."""
+    vectors = Rows.of(selection.pool[getattr(run.planned.step, "vectors", "visual")])
     found, read = [], 0
-    for place in np.concatenate([largest, drawn]).astype(int):
+    for place in places.tolist():
         members = groups.members(place)
         whole = len(members) <= CHECKED_MEMBERS
         if not whole:

@@ -266,6 +266,9 @@ class Explorer:
             if column == "component":  # a row dropped by another step has a twin outside its group
                 twin, group = self.table.rows_of("twin"), self.table.whole("component")
                 cosine = np.where((twin >= 0) & (group[twin] == group), cosine, np.nan)
+                if "least_cosine" in self.table:  # of any two members, where the step knows it
+                    least = self.table.numbers("least_cosine")
+                    cosine = np.where(np.isfinite(least), least, cosine)
             self._groups[column] = Groups.of(self.table.whole(column), self.table.kept, cosine, smallest)
         return self._groups[column]
 
