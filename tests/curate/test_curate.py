@@ -7,16 +7,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
 from bunny.core.errors import UserError
-from bunny.core.recipe import make
-from bunny.core.types import ImageRef, Rejected, Sample
+from bunny.core.recipe import CurateSection, check, make
+from bunny.core.sample_table import read_samples
+from bunny.core.types import Rejected, Sample
 from bunny.curate import Selection, curate
-from bunny.curate.plan import plan
+from bunny.curate.plan import plan, preset_steps
 
 from .conftest import ColourEmbedder, Gallery
 
@@ -127,80 +129,105 @@ def test_tiny_pools_give_all_files(
     assert pq.read_table(tmp_path / "out/decisions.parquet").num_rows == size + 1
 
 
-# the report
-
-
-def page(tmp_path: Path) -> str:
-    return (tmp_path / "out/report.html").read_text(encoding="utf-8")
-
-
-def test_the_report_needs_no_network_and_no_script(run: Callable[..., Selection], tmp_path: Path) -> None:
+def test_the_summary_names_what_the_same_bytes_need(run: Callable[..., Selection], tmp_path: Path) -> None:
     run()
-    html = page(tmp_path)
-    assert not re.findall(r'(?:src|href)="(?!data:image/webp;base64,)', html)
-    assert "<script" not in html
-    assert "@import" not in html
-    assert "url(" not in html
+    told = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (told["seed"], told["embedder"]) == (0, "colours")
+    assert [step["settings"] for step in told["steps"]] == STEPS
+    pool = json.loads((tmp_path / "out/pool/pool.json").read_text())
+    assert told["pool"] == {"key": pool["key"], "parts": pool["parts"]}
+    assert all((tmp_path / "out/pool" / part).is_dir() for part in pool["parts"])
 
 
-def test_the_report_shows_counts_reasons_charts_and_settings(run: Callable[..., Selection], tmp_path: Path) -> None:
-    selection = run()
-    html = page(tmp_path)
-    for found in selection.runs:
-        for reason, count in found.counts().items():
-            assert f"<b>{count:,}</b> {reason}".replace("'", "&#39;") in html
-    assert "damaged" in html
-    assert html.count("<svg") == 4
-    assert "above: 0.995" in html
-    assert f"<b>{len(selection.ids())}</b>" in html
+# from a notebook
 
 
-def test_the_kept_one_of_every_duplicate_group_is_marked(run: Callable[..., Selection], tmp_path: Path) -> None:
-    run()
-    groups = page(tmp_path).split("<h2>Duplicate groups</h2>")[1].split("<h2>")[0].split('<div class="group')[2:]
-    assert groups
-    assert all(group.count('class="stays"') == 1 for group in groups)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pictures of noise with a text each, one twice, and one that is none."""
+    place = tmp_path / "pictures"
+    place.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+        (place / f"{number}.txt").write_text(f"a red picture, number {number}")
+    (place / "twice.png").write_bytes((place / "3.png").read_bytes())
+    (place / "twice.txt").write_text("the red picture again")
+    (place / "broken.png").write_bytes(b"no picture")
+    (place / "broken.txt").write_text("a red nothing")
+    return place
 
 
-def test_every_picture_of_the_report_has_words(run: Callable[..., Selection], tmp_path: Path) -> None:
-    run()
-    assert re.findall(r"<img ", page(tmp_path))
-    assert not re.findall(r'<img (?![^>]*alt="[^"]+")', page(tmp_path))
+COLOURS = {"use": "tests.curate.recipe_classes:Colours"}
 
 
-def test_captions_cannot_break_out_of_the_page(
-    gallery: Gallery, embedder: ColourEmbedder, run: Callable[..., Selection], tmp_path: Path
+def test_a_folder_is_curated_by_one_call(folder: Path, tmp_path: Path) -> None:
+    import bunny
+
+    steps = [{"use": "exact"}, {"use": "sample", "count": 5}]
+    formats = [{"use": "ids"}]
+    found = bunny.curate(folder, steps=steps, embedder=COLOURS, output=tmp_path / "run", part_rows=4, write=formats)
+    assert len(found.ids()) == 5
+    assert str(found.why("twice.png")).startswith("twice.png is dropped by exact: the same pixels as")
+    assert str(found.why("broken.png")).startswith("broken.png is dropped by reading: not_a_picture")
+    assert found.report == tmp_path / "run/curated/report.html"
+    assert found.report.exists()
+    assert [sample.id for sample in read_samples(tmp_path / "run/curated/samples.parquet")] == found.ids()
+    assert (tmp_path / "run/curated/ids/ids.txt").read_text().split() == found.ids()
+
+
+def test_the_package_is_still_a_package() -> None:
+    import bunny.curate
+    from bunny.curate import Selection as Same
+
+    assert bunny.curate.Selection is Same
+    assert bunny.curate.engine.Selection is Same
+
+
+def test_a_second_call_embeds_nothing_and_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    import bunny
+
+    steps = [{"use": "exact"}]
+    files = ("decisions.parquet", "samples.parquet", "rejected.jsonl")
+    seen = []
+    for _ in range(2):
+        bunny.curate(folder, steps=steps, embedder=COLOURS, output=tmp_path / "run")
+        parts = sorted((tmp_path / "run/pool").glob("part-*/part.json"))
+        seen.append(
+            [(tmp_path / "run/curated" / name).read_bytes() for name in files] + [part.read_bytes() for part in parts]
+        )
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"steps": [{"use": "exact"}]}, "it has no vectors, and no embedder is named; add `embedder"),
+        ({"embedder": COLOURS}, "curate: no steps: give `steps`, or the name of a `preset`"),
+        ({"embedder": COLOURS, "preset": "smal-set"}, "no preset is called `smal-set`; did you mean `small-set`"),
+        ({"embedder": COLOURS, "steps": [{"use": "exatc"}]}, "did you mean `exact`"),
+        ({"embedder": COLOURS, "steps": [{"use": "rules", "min_words": 90}]}, "curation kept nothing of 12 rows"),
+        ({"embedder": COLOURS, "steps": [{"use": "exact"}], "engine": {"use": "locl"}}, "did you mean `local`"),
+    ],
+)
+def test_what_is_wrong_with_a_call_is_told_in_one_line(
+    folder: Path, tmp_path: Path, settings: dict[str, object], told: str
 ) -> None:
-    nasty = '"><script>alert(1)</script> red'
-    run(pool=[gallery.add("n", (200, 0, 0), nasty)], steps=[{"use": "exact"}])
-    assert "<script>" not in page(tmp_path)
-    assert "&lt;script&gt;" in page(tmp_path)
+    import bunny
 
-
-def test_pictures_that_are_gone_or_too_many_leave_their_captions(
-    samples: list[Sample], embedder: ColourEmbedder, gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = 0
-
-    def forgetful(ref: ImageRef) -> Image.Image:
-        nonlocal calls
-        calls += 1
-        if calls > len(samples):  # all were opened once for embedding
-            raise UserError("gone")
-        return gallery.open(ref)
-
-    curate(samples, [], embedder, [{"use": "exact"}], seed=0, folder=tmp_path / "out", open_image=forgetful)
-    assert "no picture" in page(tmp_path)
-    assert "<img" not in page(tmp_path)
-    monkeypatch.setattr("bunny.curate.report_wall.MOST_BYTES", 500)
-    curate(samples, [], embedder, [{"use": "exact"}], seed=0, folder=tmp_path / "out", open_image=gallery.open)
-    assert 1 <= page(tmp_path).count("<img") < 10
+    with pytest.raises(UserError, match=re.escape(told)):
+        bunny.curate(folder, output=tmp_path / "run", **settings)
 
 
 def test_the_recipes_of_the_documentation_are_valid() -> None:
     text = (Path(__file__).parents[2] / "docs/curate.md").read_text(encoding="utf-8")
-    recipes = [yaml.safe_load(block)["curate"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
-    assert len(recipes) == 2
+    blocks = [yaml.safe_load(block).get("curate", {}) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    recipes = [block for block in blocks if {"steps", "preset"} & block.keys()]  # the others are excerpts
+    assert len(recipes) >= 2
     for recipe in recipes:
-        assert len(plan(recipe["steps"])) == len(recipe["steps"])
-        make(recipe["embedder"], "bunny.infer.embedders")
+        section = check(CurateSection, recipe, "docs/curate.md")
+        steps = section.steps or preset_steps(section.preset or "")
+        assert len(plan(steps)) == len(steps)
+        for block, package in ((section.embedder, "bunny.infer.embedders"), (section.engine, "bunny.curate.engines")):
+            assert block is None or make(block, package)

@@ -186,7 +186,7 @@ def _row(sample: Sample) -> dict[str, Any]:
         "source": sample.source,
     }
     try:
-        row["meta"] = json.dumps(dict(sample.meta), default=json_value)
+        row["meta"] = _ENCODER.encode(dict(sample.meta))
         for text in (sample.id, sample.source, *(turn.text for turn in sample.turns)):
             text.encode("utf-8")
     except (TypeError, ValueError) as error:  # UnicodeEncodeError is a ValueError
@@ -199,6 +199,9 @@ def json_value(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"meta holds a {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(default=json_value)
 
 
 def _sample(row: dict[str, Any]) -> Sample:
