@@ -7,9 +7,13 @@ thumbnails of the samples that only one of the two keeps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bunny.core.types import BoolArray, IntArray
 from bunny.pipeline.curated import SAMPLES, CuratedRun, find_run
 
 EXAMPLES = 20
@@ -34,7 +38,7 @@ def diff(a: Path, b: Path, page: Path | None = None) -> dict[str, Any]:
 def compare(a: CuratedRun, b: CuratedRun) -> dict[str, Any]:
     """Counts (kept in both, in one, in none), flow from fate to fate, by source and cluster, settings, examples."""
     rows = _joined(a, b)
-    kept_a, kept_b = rows["kept_a"], rows["kept_b"]
+    kept_a, kept_b = rows.a.kept, rows.b.kept
     return {
         "a": a.name,
         "b": b.name,
@@ -44,28 +48,67 @@ def compare(a: CuratedRun, b: CuratedRun) -> dict[str, Any]:
             "only_a": int((kept_a & ~kept_b).sum()),
             "only_b": int((~kept_a & kept_b).sum()),
             "neither": int((~kept_a & ~kept_b).sum()),
-            "not_in_a": int((rows["fate_a"] == ABSENT).sum()),
-            "not_in_b": int((rows["fate_b"] == ABSENT).sum()),
+            "not_in_a": int((rows.a.fate.codes < 0).sum()),
+            "not_in_b": int((rows.b.fate.codes < 0).sum()),
         },
         "flow": _flow(rows),
-        "sources": _by(rows, rows["source"], "source"),
-        "clusters": _by(rows, rows["cluster"], "cluster")[:CLUSTERS] if rows["cluster"] is not None else [],
-        "only_a": rows["id"][kept_a & ~kept_b][:EXAMPLES].tolist(),
-        "only_b": rows["id"][~kept_a & kept_b][:EXAMPLES].tolist(),
+        "sources": _by(rows, rows.source, "source"),
+        "clusters": _by(rows, rows.cluster, "cluster")[:CLUSTERS],
+        "only_a": rows.some_ids(kept_a & ~kept_b, EXAMPLES),
+        "only_b": rows.some_ids(~kept_a & kept_b, EXAMPLES),
     }
 
 
 def changed_ids(a: Path, b: Path) -> Iterator[tuple[str, str]]:
     """(sign, id) of every sample that only one keeps, in order of ids: `-` is kept by A only, `+` by B only."""
     rows = _joined(find_run(a), find_run(b))
-    differs = rows["kept_a"] != rows["kept_b"]
-    for id, kept in zip(rows["id"][differs], rows["kept_a"][differs], strict=True):
-        yield "-" if kept else "+", str(id)
+    differs = np.flatnonzero(rows.a.kept != rows.b.kept)
+    for start in range(0, len(differs), 10_000):
+        some = differs[start : start + 10_000]
+        for id, kept in zip(rows.some_ids(some, len(some)), rows.a.kept[some], strict=True):
+            yield "-" if kept else "+", id
 
 
-def _joined(a: CuratedRun, b: CuratedRun) -> dict[str, Any]:
-    """Row-aligned arrays over all ids of both, in order of the ids: id, kept_*, fate_*, source, cluster (A's)."""
-    import numpy as np
+@dataclass(frozen=True)
+class _Codes:
+    """(N,) values as numbers into `names`, -1 where there is none: no Python object a row."""
+
+    codes: IntArray
+    names: list[Any]
+
+    @staticmethod
+    def of(column: Any) -> _Codes:
+        """Of an Arrow column."""
+        found = column.combine_chunks().dictionary_encode()
+        return _Codes(found.indices.fill_null(-1).to_numpy(zero_copy_only=False), found.dictionary.to_pylist())
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What one curation says of N samples. kept: (N,) bool; fate: `kept`, or step and reason."""
+
+    kept: BoolArray
+    fate: _Codes
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All ids of both curations, in order. cluster: A's."""
+
+    ids: Any
+    a: _Side
+    b: _Side
+    source: _Codes
+    cluster: _Codes
+
+    def some_ids(self, which: BoolArray | IntArray, count: int) -> list[str]:
+        import pyarrow as pa
+
+        rows = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        return [str(id) for id in self.ids.take(pa.array(rows[:count])).to_pylist()]
+
+
+def _joined(a: CuratedRun, b: CuratedRun) -> _Rows:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -76,32 +119,29 @@ def _joined(a: CuratedRun, b: CuratedRun) -> dict[str, Any]:
         ids = pc.unique(pa.chunked_array([chunk for table in tables for chunk in table.column("id").chunks]))
         ids = ids.take(pc.sort_indices(ids))
         tables = [table.take(pc.index_in(ids, value_set=table.column("id"))) for table in tables]
-    found: dict[str, Any] = {"id": np.asarray(ids)}
-    for side, table in zip("ab", tables, strict=True):
-        found[f"kept_{side}"] = np.asarray(table.column("kept").fill_null(False))
-        found[f"fate_{side}"] = np.asarray(table.column("fate").fill_null(ABSENT).cast(pa.string()))
-    sources = pc.coalesce(*(table.column("source") for table in tables)).fill_null("")
-    found["source"] = np.asarray(sources)
-    own = tables[0].column("cluster") if "cluster" in tables[0].column_names else None
-    found["cluster"] = None if own is None else np.asarray(own.fill_null(-1))
-    return found
+    sides = [
+        _Side(table.column("kept").fill_null(False).to_numpy(), _Codes.of(table.column("fate"))) for table in tables
+    ]
+    source = pc.coalesce(*(table.column("source") for table in tables)).fill_null("")
+    return _Rows(ids, sides[0], sides[1], _Codes.of(source), _Codes.of(tables[0].column("cluster")))
 
 
 def _fates(run: CuratedRun) -> Any:
     """id, kept, fate (`kept`, or step and reason), source, cluster; of rows with one id the first."""
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     table = run.rows(["id", "kept", "step", "reason", "source", "cluster"])
     ids = table.column("id")
     if pc.count_distinct(ids).as_py() != len(ids):  # rows rejected because their id was met before
-        first = np.unique(np.asarray(ids), return_index=True)[1]
-        table = table.take(pa.array(np.sort(first)))
+        numbered = pa.table({"id": ids, "row": np.arange(len(ids))})
+        first = numbered.group_by("id").aggregate([("row", "min")]).column("row_min")
+        table = table.take(first.take(pc.sort_indices(first)))
     why = pc.binary_join_element_wise(table.column("step"), table.column("reason"), ": ")
     fate = pc.if_else(table.column("kept"), KEPT, why)
-    if "source" not in table.column_names:
-        table = table.append_column("source", pa.nulls(len(table), pa.string()))
+    for name in ("source", "cluster"):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
     return table.drop_columns(["step", "reason"]).append_column("fate", fate)
 
 
@@ -124,34 +164,26 @@ def _settings(a: CuratedRun, b: CuratedRun) -> list[dict[str, Any]]:
     return found
 
 
-def _flow(rows: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _flow(rows: _Rows) -> list[dict[str, Any]]:
     """From one fate to another: how many, and a few ids; largest first, what stayed as it was left out."""
-    import numpy as np
-
-    names_a, code_a = np.unique(rows["fate_a"], return_inverse=True)
-    names_b, code_b = np.unique(rows["fate_b"], return_inverse=True)
-    pair = code_a.astype(np.int64) * len(names_b) + code_b
+    names_a, names_b = ([*side.fate.names, ABSENT] for side in (rows.a, rows.b))  # ABSENT: index -1
+    pair = (rows.a.fate.codes.astype(np.int64) + 1) * len(names_b) + rows.b.fate.codes + 1
     found = []
     for code, count in zip(*np.unique(pair, return_counts=True), strict=True):
-        fate_a, fate_b = str(names_a[code // len(names_b)]), str(names_b[code % len(names_b)])
+        fate_a, fate_b = str(names_a[code // len(names_b) - 1]), str(names_b[code % len(names_b) - 1])
         if fate_a != fate_b:
-            first = rows["id"][np.flatnonzero(pair == code)[:3]].tolist()
-            found.append({"a": fate_a, "b": fate_b, "count": int(count), "first": first})
+            found.append({"a": fate_a, "b": fate_b, "count": int(count), "first": rows.some_ids(pair == code, 3)})
     return sorted(found, key=lambda one: (-one["count"], one["a"], one["b"]))
 
 
-def _by(rows: Mapping[str, Any], groups: Any, name: str) -> list[dict[str, Any]]:
+def _by(rows: _Rows, groups: _Codes, name: str) -> list[dict[str, Any]]:
     """Kept by A and by B in every group, most changed first."""
-    import numpy as np
-
-    values, code = np.unique(groups, return_inverse=True)
-    counts = {side: np.bincount(code[rows[f"kept_{side}"]], minlength=len(values)) for side in "ab"}
-    found = [
-        {name: value, "a": int(a), "b": int(b)}
-        for value, a, b in zip(values.tolist(), counts["a"], counts["b"], strict=True)
-        if value != -1
+    known = groups.codes >= 0
+    counts = [
+        np.bincount(groups.codes[known & side.kept], minlength=len(groups.names)).tolist() for side in (rows.a, rows.b)
     ]
-    return sorted(found, key=lambda one: -abs(one["a"] - one["b"]))
+    found = [{name: value, "a": a, "b": b} for value, a, b in zip(groups.names, *counts, strict=True)]
+    return sorted(found, key=lambda one: (-abs(one["a"] - one["b"]), one[name]))
 
 
 def _page(content: Mapping[str, Any], a: CuratedRun, b: CuratedRun) -> str:
