@@ -222,6 +222,23 @@ def test_vectors_of_another_kind_are_rejected_with_the_cure(
     assert words in details(source)[0]
 
 
+@pytest.mark.parametrize("file", ["metadata_1.parquet", "img_emb_1.npy"])
+def test_one_file_of_a_piece_stands_for_the_piece(tmp_path: Path, file: str) -> None:
+    embeddings(tmp_path, described("a"), eye(1))
+    embeddings(tmp_path, described("b"), eye(1), number=1)
+    one = ClipRetrieval(path=str(tmp_path / file))
+    assert [row.id for row in one.read()] == ["b"]
+    assert one.stored()["image"].path.name == "img_emb_1.npy"
+
+
+def test_a_shard_names_all_its_files_and_no_folder(tmp_path: Path) -> None:
+    for number in (0, 1):
+        source = embeddings(tmp_path, described(str(number)), eye(1), eye(1), number=number)
+    (_, block) = source.shards()
+    named = [Path(block[key]).name for key in ("path", "image_file", "text_file")]
+    assert named == ["metadata_1.parquet", "img_emb_1.npy", "text_emb_1.npy"]
+
+
 def test_a_shard_without_one_of_its_files_is_rejected(tmp_path: Path) -> None:
     embeddings(tmp_path, described("a"), eye(1), eye(1))
     source = embeddings(tmp_path, described("b"), eye(1), number=1)
@@ -319,10 +336,8 @@ def test_the_first_releases_of_laion_in_capitals_have_the_names_that_steps_know(
     assert read.meta == {"SAMPLE_ID": 12, **facts}
 
 
-def test_two_files_of_one_number_and_a_shard_that_is_not_there_are_user_errors(tmp_path: Path) -> None:
+def test_two_files_of_one_number_are_a_user_error(tmp_path: Path) -> None:
     source = embeddings(tmp_path, described("a"), eye(1))
-    with pytest.raises(UserError, match="no shard `metadata_7`"):
-        list(source.model_copy(update={"shard": "metadata_7"}).read())
     np.save(tmp_path / "img_emb_0000.npy", eye(1))
     with pytest.raises(UserError, match="have the same number; keep one"):
         list(source.read())

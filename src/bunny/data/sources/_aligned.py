@@ -38,8 +38,17 @@ class Piece:
     keys: Path | None = None
 
     @property
+    def files(self) -> list[Path]:
+        """Its files, the metadata first."""
+        return [
+            *([self.metadata] if self.metadata else []),
+            *self.vectors.values(),
+            *([self.keys] if self.keys else []),
+        ]
+
+    @property
     def where(self) -> str:
-        return str(self.metadata or next(iter(self.vectors.values())))
+        return str(self.files[0])
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,9 @@ class Aligned(RowSource):
     key: str | None = None  # column that says which picture and which vector is a row's; default: by the layout
     images: str | None = None  # folder of the tars, or of the picture files, that the keys stand for
     unpack_to: str | None = None  # folder for vectors out of archives; default: .bunny-vectors beside the file
-    shard: str | None = None  # read only the piece of that number or name
+    label: str | None = None  # stands for FILE in ids; default: the metadata file's name, its path where names repeat
+    image_file: str | None = None  # the vectors of the one piece that `path` names; `shards` says it, so that what
+    text_file: str | None = None  # is made from a shard is made again when they change
 
     @abstractmethod
     def all_pieces(self) -> list[Piece]:
@@ -82,11 +93,9 @@ class Aligned(RowSource):
         return {}
 
     def chosen(self, every: Sequence[Piece]) -> list[Piece]:
-        """The pieces to read. Raises UserError if there is none of the name in `shard`."""
-        found = [piece for piece in every if self.shard in (None, piece.label)]
-        if not found:
-            raise UserError(f"{self.path}: no shard `{self.shard}`", fix="check `shard`")
-        return found
+        """The pieces to read: all, or the one of the file that `path` names."""
+        path = self.located(self.path)
+        return [piece for piece in every if path in piece.files] if path.is_file() else list(every)
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         pictures = Pictures(self.located(self.images), self.by()) if self.images else None
@@ -99,7 +108,10 @@ class Aligned(RowSource):
                 key = self._key(_columns.schema(piece.metadata).names)
                 for number, row in self._metadata_rows(piece.metadata):
                     has_vector = fitted.rows is None or bool(fitted.rows[number] >= 0)
-                    yield f"{piece.metadata}:{number}", (piece.label, source, number, row, key, has_vector, pictures)
+                    yield (
+                        f"{piece.metadata}:{number}",
+                        (self.label or piece.label, source, number, row, key, has_vector, pictures),
+                    )
             except BadRow as bad:
                 yield piece.where, bad
 
@@ -120,8 +132,12 @@ class Aligned(RowSource):
         return pair(id, images, words, source, meta)
 
     def shards(self) -> Sequence[Mapping[str, Any]]:
-        path = self.located(self.path)
-        return [self.block(path, name=self._source(), shard=piece.label) for piece in self.chosen(self.all_pieces())]
+        return [self._shard(piece) for piece in self.chosen(self.all_pieces())]
+
+    def _shard(self, piece: Piece) -> dict[str, Any]:
+        vectors = {f"{kind}_file": str(path.absolute()) for kind, path in piece.vectors.items()}
+        label = self.label or piece.label
+        return self.block(Path(piece.where), name=self._source(), label=label, **vectors)
 
     def stored(self) -> Mapping[str, StoredVectors]:
         """The vectors of a source of one piece; none for a piece that is rejected as a whole."""
@@ -146,7 +162,8 @@ class Aligned(RowSource):
         return _vectors.key_array(piece.keys) if piece.keys else None
 
     def _source(self) -> str:
-        return self.name or self.located(self.path).resolve().name
+        path = self.located(self.path).resolve()
+        return self.name or (path.stem if path.is_file() else path.name)
 
     def _key(self, names: Sequence[str]) -> str | None:
         wanted = [self.key] if self.key else self.key_columns()

@@ -24,11 +24,17 @@ class ClipRetrieval(Aligned):
     """`{use: clip_retrieval, path: embeddings/, images: shards/}`"""
 
     def all_pieces(self) -> list[Piece]:
-        found = clip_files(self.located(self.path))
+        root = self.located(self.path)
+        alone = root.is_file()
+        if alone:  # one piece: the others are looked at too, their vectors must be as long
+            beside = clip_files(root.parent)
+            kinds = {kind for files in beside.values() for kind in files}
+            root = root.parent if len(kinds) > 1 else root.parent.parent
+        found = clip_files(root)
         if not found:
-            what = f"{self.located(self.path)}: no such folder, or no img_emb_*.npy, text_emb_*.npy, metadata_*.parquet"
+            what = f"{root}: no such folder, or no img_emb_*.npy, text_emb_*.npy, metadata_*.parquet"
             raise UserError(f"{what} there", fix="check the source's `path`")
-        for kind in sorted({kind for files in found.values() for kind in files} if self.shard is None else ()):
+        for kind in sorted({kind for files in found.values() for kind in files} if not alone else ()):
             warn_of_gaps([files[kind] for files in found.values() if kind in files])
         return [_piece(files) for _, files in sorted(found.items())]
 

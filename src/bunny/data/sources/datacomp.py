@@ -7,13 +7,15 @@ The vectors are unpacked once: an archive cannot be memory-mapped row by row. Th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from bunny.core.errors import UserError
 from bunny.data.sources import _vectors
 from bunny.data.sources._aligned import Aligned, Piece
-from bunny.data.sources._rows import find_files, is_file
-from bunny.data.sources._shards import labels
+from bunny.data.sources._rows import find_files
+from bunny.data.sources._shards import labels, warn_of_gaps
 
 KEY_MEMBERS = ("uid", "uids", "key", "keys")
 
@@ -24,12 +26,22 @@ class DataComp(Aligned):
     model: str = "l14"  # whose vectors: `l14` or `b32`
 
     def all_pieces(self) -> list[Piece]:
-        root = self.located(self.path)
-        files = self.files([".parquet"]) if self.shard is None else find_files(root, (".parquet",))
+        path = self.located(self.path)
+        if path.is_file():  # one piece: the others are looked at too, their vectors must be as long
+            with os.scandir(path.parent) as entries:
+                found = sorted(path.parent / entry.name for entry in entries if entry.name[0] != ".")
+        else:
+            found = find_files(path, (".parquet", ".npz"))
+        files = [file for file in found if file.suffix == ".parquet"]
+        if not path.is_file():
+            warn_of_gaps(files)
+        there = set(found)
         pieces = []
-        for path, label in zip(files, labels(files), strict=True):
-            archive = path.with_suffix(".npz")
-            pieces.append(Piece(label, path, dict.fromkeys(("image", "text"), archive) if is_file(archive) else {}))
+        for file, label in zip(files, labels(files), strict=True):
+            archive = file.with_suffix(".npz")
+            pieces.append(Piece(label, file, dict.fromkeys(("image", "text"), archive) if archive in there else {}))
+        if not pieces:
+            raise UserError(f"{path}: no metadata (*.parquet) there", fix="check the source's `path`")
         return pieces
 
     def open(self, piece: Piece, kind: str) -> _vectors.Npy:
