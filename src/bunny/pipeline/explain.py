@@ -124,7 +124,8 @@ def _candidates(run: CuratedRun, row: Mapping[str, Any], count: int) -> tuple[In
         step = max(1, -(-count // COMPARED))
         return np.arange(0, count, step), "the pool" if step == 1 else f"every {step}th of the pool"
     cluster = run.rows(["cluster"]).column("cluster").fill_null(-1).to_numpy()[:count]
-    wanted = [row["cluster"], *([row["second_cluster"]] if row.get("second_cluster") is not None else [])]
+    second = row.get("second_cluster")
+    wanted = [row["cluster"], *([second] if second is not None and second >= 0 else [])]
     rows = np.concatenate([np.flatnonzero(cluster == number) for number in wanted])
     name = " and ".join(f"cluster {number}" for number in wanted)
     return rows[:COMPARED], name if len(rows) <= COMPARED else f"the first {COMPARED} of {name}"

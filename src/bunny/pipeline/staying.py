@@ -16,7 +16,6 @@ from bunny.core.types import FloatArray, IntArray
 from bunny.pipeline.curated import CuratedRun
 
 MEMBERS = 20_000  # of a duplicate group, for which thresholds are tried
-TRIED = 200  # thresholds
 
 
 def would_stay(run: CuratedRun, row: Mapping[str, Any]) -> list[str]:
@@ -53,6 +52,8 @@ def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settin
     """The lowest threshold above the present one at which the row would be the one of its group that stays."""
     import pyarrow.dataset as ds
 
+    from bunny.curate.levels import grid
+
     above, keep = float(settings["above"]), str(settings.get("keep", "median"))
     score = str(settings.get("by") or "centre_cosine")
     members = run.rows(["id", "link_to", "link_cosine", score], ds.field("component") == row.get("component"))
@@ -64,15 +65,17 @@ def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settin
     place = {id: number for number, id in enumerate(ids)}
     ends = [(place[id], place.get(to, -1)) for id, to in zip(ids, members.column("link_to").to_pylist(), strict=True)]
     edges = np.array(ends, dtype=np.int64)  # (n, 2)
-    weight = members.column("link_cosine").fill_null(float("nan")).to_numpy().astype(np.float64)
-    real = (edges[:, 1] >= 0) & (weight >= above)
+    weight = members.column("link_cosine").cast("float32").fill_null(float("nan")).to_numpy()
     best = members.column(score).fill_null(float("nan")).to_numpy() if score in names else None
-    for threshold in np.unique(weight[real])[:TRIED]:
-        left = edges[real & (weight > threshold)]
+    if settings.get("linking", "chain") != "chain":
+        best = None  # who stays of a star that has split is not in the table
+    thresholds = grid(above, above)
+    for link in np.unique(weight[(edges[:, 1] >= 0) & (weight >= np.float32(above))]):
+        left, higher = edges[(edges[:, 1] >= 0) & (weight > link)], thresholds[thresholds > link]
         if _stays(place[row["id"]], left, best, keep):
             others = len(_group(place[row["id"]], left)) - 1
             why = f"it stands for the {others} still linked to it" if others else "nothing is linked to it any more"
-            return [f"at {label}.above > {_up(threshold):g}, where {why}"]
+            return [f"at {label}.above >= {_up(higher[0]):g}, where {why}"] if len(higher) else []
     return []
 
 
