@@ -135,7 +135,7 @@ HEADER = ("stage", "core hours", "GPU hours", "wall", "disk", "memory of a proce
 def _amount(hours: float) -> str:
     if hours == 0:
         return "-"
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.4f}"
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 1 else f"{max(hours, 0.001):.3f}"
 
 
 def _span(hours: float) -> str:
@@ -185,7 +185,8 @@ def _refer(job: Job, cluster: Cluster) -> Stage:
 
 def _embed(job: Job, cluster: Cluster) -> Stage:
     """Decoding: `decode` ns a byte of the pictures, on CPU cores. The embedder: its ms a pair, on GPUs where there
-    are some; both go on at the same time, as does reading at `copy`, so the slowest counts. Vectors on disk, `vector_disk` bytes a number."""
+    are some. Both go on at the same time, as does reading at `copy`: the slowest counts. Vectors on disk:
+    `vector_disk` bytes a number."""
     name = job.embedder.rpartition("/")[2]
     decode = job.rows * job.picture_bytes * value("decode") / 1e9
     disk = job.rows * sum(job.dims.values()) * value("vector_disk")

@@ -135,7 +135,8 @@ def _marks(shards: Sequence[Mapping[str, Any]], base: Path, sizes: Sequence[int]
 
     found = []
     for shard in shards:
-        words = [value for value in shard.values() if isinstance(value, str) and value]
+        named = {key: value for key, value in shard.items() if key != "folder"}  # that is `base`, runs and all
+        words = [value for value in named.values() if isinstance(value, str) and value]
         files = {str(number): state(base / word) for number, word in enumerate(words)}
         found.append(fingerprint("shard", [dict(shard), str(base), list(sizes)], files))
     return found
