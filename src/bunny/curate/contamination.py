@@ -1,8 +1,8 @@
 """Rows that a benchmark has too: a benchmark's hashes, vectors and texts in, the row that matches out, or -1.
 
-A benchmark is a pool folder (curate it with an empty list of steps), a run's folder that has one, or a Parquet file
-with some of the columns `id`, `sha256`, `phash`, `text` (or `caption`), and beside it `NAME.visual.npy` or
-`NAME.image.npy`: the vectors of its rows. All that a benchmark has is held in memory; the pool is read block by block.
+A benchmark is a pool folder (its steps do not matter), a run's folder that has one, or a Parquet file with some of the
+columns `id`, `sha256`, `phash`, `text` (or `caption`), and beside it `NAME.visual.npy` or `NAME.image.npy`: the vectors
+of its rows. All that a benchmark has is held in memory; the pool is read block by block.
 """
 
 from __future__ import annotations

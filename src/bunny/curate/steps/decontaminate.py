@@ -19,13 +19,13 @@ class Decontaminate(OrderedStep):
     """Drops rows that a benchmark has too: same pixels, nearly the same perceptual hash, picture vectors alike, a run
     of words in common. The reason names the benchmark and, in brackets, its row.
 
-    A benchmark is a pool folder or run folder (curate it with `steps: []` and the same embedder), or a Parquet file
-    with columns `id`, `sha256` (of the decoded pixels), `phash`, `text` and vectors beside it in `NAME.visual.npy`.
-    What it does not have is not compared; vectors are if `above` is given.
+    A benchmark is a run folder or its pool folder (curate it with the same embedder; all its rows count, whatever its
+    steps say), or a Parquet file with columns `id`, `sha256` (of the decoded pixels), `phash`, `text`, and vectors
+    beside it in `NAME.visual.npy`. What it does not have is not compared; vectors are if `above` is given.
     """
 
-    against: tuple[Path, ...]  # the benchmarks; relative to `folder`
-    folder: Path = Path()  # where the recipe lies
+    against: tuple[Path, ...]  # the benchmarks; relative ones are seen from `folder`
+    folder: Path = Path()  # default: the working folder
     bits: int = Field(4, ge=0, le=8, description="of a perceptual hash that may differ")
     above: float | None = Field(None, gt=-1, le=1, description="cosine from which pictures count as the same")
     vectors: str = "visual"  # the column to compare
