@@ -179,6 +179,27 @@ def test_a_lasso_on_the_map_selects_pictures(page: Browser) -> None:
     page.wait("document.querySelectorAll('.windowed .card').length === 6")
 
 
+def test_the_active_picture_stays_in_sight_when_the_panel_takes_its_room(
+    browser: Browser, large: Callable[[int], Explorer]
+) -> None:
+    seen = "(() => { const cell = document.querySelector('.cell.active')?.getBoundingClientRect(); "
+    seen += "const view = document.querySelector('.windowed').getBoundingClientRect(); "
+    seen += "return cell && cell.top >= view.top - 1 && cell.bottom <= view.bottom + 1 })()"
+    with served(large(2_000)) as address:
+        browser.open(address)
+        browser.wait("document.querySelectorAll('.windowed .card').length > 20")
+        browser.press("End")
+        for _ in range(60):
+            browser.press("ArrowLeft")
+        columns = browser.run("window.page.shown.columns")
+        browser.press("Enter")
+        browser.wait(f"window.page.shown.columns < {columns}")
+        browser.wait(seen)
+        browser.press("Escape")
+        browser.wait(f"window.page.shown.columns === {columns}")
+        browser.wait(seen)
+
+
 def test_nothing_overflows_on_a_phone(page: Browser) -> None:
     page.resize(390, 780)
     page.wait("innerWidth === 390")

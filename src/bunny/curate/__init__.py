@@ -121,6 +121,7 @@ def _summary(selection: Selection, made: PoolFolder, seconds: Mapping[str, float
                 "in": len(run.rows),
                 "out": int(run.decision.keep.sum()),
                 "reasons": run.counts(),
+                "notes": dict(run.decision.notes),
             }
             for run in selection.runs
         ],

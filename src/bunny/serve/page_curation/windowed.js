@@ -17,7 +17,7 @@ export class Windowed {
     this.element = make("div", { class: "windowed", tabindex: "0", role: "listbox", "aria-label": label }, this.spacer);
     this.element.addEventListener("scroll", () => this.soon());
     this.element.addEventListener("keydown", (event) => this.key(event));
-    this.resized = new ResizeObserver(() => { this.forget(); this.soon(); });
+    this.resized = new ResizeObserver(() => this.refit());
     this.resized.observe(this.element);
     this.generation = 0;
     this.reset();
@@ -36,6 +36,16 @@ export class Windowed {
   }
 
   stop() { this.resized.disconnect(); this.waiting.forEach((control) => control.abort()); }
+
+  // Another width: the same item stays in sight.
+  refit() {
+    if (!this.element.clientHeight) return;
+    const before = this.columns;
+    this.forget();
+    this.measure();
+    if (before && before !== this.columns) this.choose(this.active);
+    this.soon();
+  }
 
   forget() { this.cells?.forEach((cell) => cell.remove()); this.cells = new Map(); }
 
