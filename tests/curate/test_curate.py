@@ -204,7 +204,10 @@ def test_a_second_call_embeds_nothing_and_gives_the_same_bytes(folder: Path, tmp
     ("settings", "told"),
     [
         ({"steps": [{"use": "exact"}]}, "it has no vectors, and no embedder is named; add `embedder"),
-        ({"embedder": COLOURS}, "curate: no steps: give `steps`, or the name of a `preset`"),
+        (
+            {"embedder": COLOURS},
+            "curate: no steps: give `steps` (`[]` makes the pool alone), or the name of a `preset`",
+        ),
         ({"embedder": COLOURS, "preset": "smal-set"}, "no preset is called `smal-set`; did you mean `small-set`"),
         ({"embedder": COLOURS, "steps": [{"use": "exatc"}]}, "did you mean `exact`"),
         ({"embedder": COLOURS, "steps": [{"use": "rules", "min_words": 90}]}, "curation kept nothing of 12 rows"),
@@ -227,7 +230,7 @@ def test_the_recipes_of_the_documentation_are_valid() -> None:
     assert len(recipes) >= 2
     for recipe in recipes:
         section = check(CurateSection, recipe, "docs/curate.md")
-        steps = section.steps or preset_steps(section.preset or "")
+        steps = section.steps or (preset_steps(section.preset) if section.preset else [])
         assert len(plan(steps)) == len(steps)
         for block, package in ((section.embedder, "bunny.infer.embedders"), (section.engine, "bunny.curate.engines")):
             assert block is None or make(block, package)

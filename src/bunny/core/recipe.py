@@ -58,8 +58,8 @@ class CurateSection(Section):
 
     @model_validator(mode="after")
     def _has_steps(self) -> CurateSection:
-        if not self.steps and self.preset is None:
-            raise ValueError("no steps: give `steps`, or the name of a `preset`")
+        if self.preset is None and "steps" not in self.model_fields_set:
+            raise ValueError("no steps: give `steps` (`[]` makes the pool alone), or the name of a `preset`")
         return self
 
 

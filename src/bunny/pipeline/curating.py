@@ -33,7 +33,7 @@ def engine_of(section: CurateSection, output: Path) -> Engine:
 def curate_source(
     source: Block, base: Path, section: CurateSection, *, seed: int, folder: Path, run: Path, engine: Engine
 ) -> tuple[Selection, PoolFolder]:
-    """Make the pool, run the steps, and write all files but the further formats.
+    """Make the pool, run the steps, and write all files but the further formats and the card.
 
     base: folder that relative paths are seen from. folder: for the files. run: the folder of the run; the pool stands
     there, so that other steps on the same pictures embed nothing again. Raises UserError if nothing stays.
@@ -43,7 +43,7 @@ def curate_source(
     from bunny.data.images import open_image
     from bunny.pipeline.pool_tasks import pool_of
 
-    steps = section.steps or preset_steps(section.preset or "")
+    steps = section.steps or (preset_steps(section.preset) if section.preset else [])
     plan(steps)  # a wrong step is found before hours of embedding
     made = pool_of(
         source, base, section.embedder, run / POOL, engine, part_rows=section.part_rows, threads=section.threads
@@ -62,20 +62,23 @@ def curate_source(
     return selection, made
 
 
-def write_formats(folder: Path, name: str, blocks: Sequence[Block]) -> None:
-    """Write the samples that stay in further formats, each into a folder of its name."""
+def write_more(source: Block, section: CurateSection, *, seed: int, folder: Path, name: str) -> None:
+    """Write the samples that stay in further formats, each into a folder of its name, and the card of the set."""
+    from bunny.curate.card import write_card
     from bunny.pipeline.curated import CuratedRun
     from bunny.pipeline.exports import write
 
-    for block in blocks:
+    for block in section.write:
         write(CuratedRun(folder, name), block, folder / str(block["use"]))
+    told = section.model_dump(mode="json", exclude={"engine", "threads"})
+    write_card(folder, name=Path(name).name, settings={"seed": seed, "pool": {"source": source}, "curate": told})
 
 
 def curate(
     source: str | Path | Mapping[str, Any],
     *,
     output: str | Path,
-    steps: Sequence[Mapping[str, Any]] = (),
+    steps: Sequence[Mapping[str, Any]] | None = None,
     preset: str | None = None,
     embedder: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -92,7 +95,7 @@ def curate(
     and its `report`. Done before with the same settings, only the steps run again. Raises UserError.
     """
     given: dict[str, Any] = {
-        "steps": [dict(step) for step in steps],
+        "steps": None if steps is None else [dict(step) for step in steps],
         "preset": preset,
         "embedder": embedder,
         "engine": engine,
@@ -104,7 +107,7 @@ def curate(
     selection, _ = curate_source(
         block, Path.cwd(), section, seed=seed, folder=run / CURATED, run=run, engine=engine_of(section, run)
     )
-    write_formats(run / CURATED, str(run), section.write)
+    write_more(block, section, seed=seed, folder=run / CURATED, name=str(run))
     return selection
 
 

@@ -33,7 +33,7 @@ def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mappin
     engine: what runs the heavy work; default: as the recipe says.
     """
     from bunny.curate.card import write_card
-    from bunny.pipeline.curating import POOL, curate_source, engine_of, write_formats
+    from bunny.pipeline.curating import POOL, curate_source, engine_of, write_more
 
     assert recipe.pool and recipe.curate  # else the flow has no such stage
     run = folder.parent  # the pool stands beside the artifact: other steps on the same pictures embed nothing again
@@ -46,7 +46,7 @@ def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mappin
         run=run,
         engine=engine or engine_of(recipe.curate, run),
     )
-    write_formats(folder, recipe.name, recipe.curate.write)
+    write_more(recipe.pool.source, recipe.curate, seed=recipe.seed, folder=folder, name=recipe.name)
     told = recipe.model_dump(mode="json", include={"seed", "pool", "curate"}, exclude={"curate": {"engine", "threads"}})
     write_card(folder, name=recipe.name, settings=told)
     counts = {"pairs": len(made), "rejected": len(selection.rejected), "kept": int(selection.kept().sum())}
