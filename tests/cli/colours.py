@@ -22,7 +22,7 @@ curate:
   embedder: {use: "tests.cli.colours:Colours"}
   steps:
     - {use: exact}
-    - {use: dedup, above: 0.999, within: pool}
+    - {use: dedup, above: 0.99, within: pool}
     - {use: band, by: pair_cosine, high: 0.9}
 """
 

@@ -125,10 +125,13 @@ def test_explain_names_twin_ranks_and_neighbours_of_a_kept_one(bunny: Bunny) -> 
 
 def test_explain_leads_from_an_exact_copy_to_the_picture_that_stands_for_it(bunny: Bunny) -> None:
     content = told(bunny("explain", "runs/colours", "zz.png", "--json"))
-    assert (content["step"], content["twins"][0]["id"]) == ("exact", "p00.png")
+    assert content["step"] == "exact"
+    assert content["twins"][0]["id"] in ("p00.png", decisions("runs/colours")["p00.png"]["twin"])
     assert "only without `exact`" in content["would_stay"][0]
     stands = told(bunny("explain", "runs/colours", content["twins"][-1]["id"], "--json"))["stands_for"]
-    assert "zz.png" in [one["id"] for one in stands["first"]]
+    twins = [row["twin"] for row in decisions("runs/colours").values()]
+    assert stands["count"] == twins.count(content["twins"][-1]["id"])
+    assert len(stands["first"]) == min(10, stands["count"])
 
 
 def test_what_explain_says_would_have_to_change_is_true(bunny: Bunny) -> None:
@@ -137,12 +140,11 @@ def test_what_explain_says_would_have_to_change_is_true(bunny: Bunny) -> None:
     for row in decisions("runs/colours").values():
         if row["step"] in ("dedup", "band"):
             (sentence,) = told(bunny("explain", "runs/colours", row["id"], "--json"))["would_stay"]
-            found = re.search(r"at (\S+) (>|>=|<=) ([\d.]+)", sentence)
+            found = re.match(r"(perhaps )?at (\S+) (>|>=|<=) ([\d.]+)", sentence)
             assert found, sentence
-            value = float(found[3]) + (1e-4 if found[2] == ">" else 0)
-            if value <= 1 and tried < 4:
+            if not found[1] and tried < 4:
                 output = f"runs/try{tried}"
-                assert bunny("again", "runs/colours", "--set", f"{found[1]}={value}", "-o", output).exit_code == 0
+                assert bunny("again", "runs/colours", "--set", f"{found[2]}={found[4]}", "-o", output).exit_code == 0
                 assert decisions(output)[row["id"]]["step"] != row["step"], sentence
                 tried += 1
     assert tried > 1
@@ -161,15 +163,15 @@ def test_unknown_runs_and_ids_name_the_nearest(bunny: Bunny) -> None:
 
 
 def test_again_gives_what_a_run_with_these_settings_gives(bunny: Bunny) -> None:
-    content = told(bunny("again", "runs/colours", "--set", "dedup.above=0.99", "--json"))
-    assert content["run"] == "runs/colours/again/dedup.above=0.99"
-    words = ["run", "colours.yaml", "--set", "curate.steps.1.above=0.99", "-o", "runs/fresh", "--json"]
+    content = told(bunny("again", "runs/colours", "--set", "dedup.above=0.97", "--json"))
+    assert content["run"] == "runs/colours/again/dedup.above=0.97"
+    words = ["run", "colours.yaml", "--set", "curate.steps.1.above=0.97", "-o", "runs/fresh", "--json"]
     fresh = told(bunny(*words))
     files = [Path(run) / "curated" for run in (content["run"], fresh["run"])]
     assert (files[0] / "decisions.parquet").read_bytes() == (files[1] / "decisions.parquet").read_bytes()
     ids = [pq.read_table(folder / "samples.parquet", columns=["id"]).column(0).to_pylist() for folder in files]
     assert ids[0] == ids[1] == [row["id"] for row in decisions("runs/fresh").values() if row["kept"]]
-    assert content["settings"] == [{"step": "dedup", "key": "above", "a": 0.999, "b": 0.99}]
+    assert content["settings"] == [{"step": "dedup", "key": "above", "a": 0.99, "b": 0.97}]
     before, after = decisions("runs/colours"), decisions("runs/fresh")
     assert content["counts"]["only_a"] == sum(row["kept"] and not after[id]["kept"] for id, row in before.items())
     assert content["counts"]["only_a"] > 0
@@ -206,7 +208,7 @@ def test_again_without_its_pool_says_so(bunny: Bunny) -> None:
 
 
 def test_diff_counts_every_sample_once_and_says_why_it_went(bunny: Bunny) -> None:
-    bunny("again", "runs/colours", "--set", "dedup.above=0.99", "-o", "runs/b")
+    bunny("again", "runs/colours", "--set", "dedup.above=0.97", "-o", "runs/b")
     content = told(bunny("diff", "runs/colours", "runs/b", "--json"))
     counts = content["counts"]
     assert sum(counts[key] for key in ("both", "only_a", "only_b", "neither")) == 42
@@ -240,7 +242,7 @@ def test_diff_of_a_run_with_itself_is_empty(bunny: Bunny) -> None:
 
 
 def test_the_page_of_flips_holds_its_pictures_and_no_address(bunny: Bunny) -> None:
-    bunny("again", "runs/colours", "--set", "dedup.above=0.99", "-o", "runs/<b>")
+    bunny("again", "runs/colours", "--set", "dedup.above=0.97", "-o", "runs/<b>")
     content = told(bunny("diff", "runs/colours", "runs/<b>", "--html", "out/flips.html", "--json"))
     page = Path("out/flips.html").read_text(encoding="utf-8")
     flips = content["counts"]["only_a"] + content["counts"]["only_b"]

@@ -58,9 +58,10 @@ def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settin
     score = str(settings.get("by") or "centre_cosine")
     members = run.rows(["id", "link_to", "link_cosine", score], ds.field("component") == row.get("component"))
     names = set(members.column_names)
+    cosine = row.get("twin_cosine")
+    perhaps = [] if cosine is None else [f"perhaps at {label}.above > {cosine:.4f}, its cosine to its twin"]
     if not {"link_to", "link_cosine"} <= names or not 0 < len(members) <= MEMBERS:
-        cosine = row.get("twin_cosine")
-        return [] if cosine is None else [f"perhaps at {label}.above > {cosine:.4f}, its cosine to its twin"]
+        return perhaps
     ids = members.column("id").to_pylist()
     place = {id: number for number, id in enumerate(ids)}
     ends = [(place[id], place.get(to, -1)) for id, to in zip(ids, members.column("link_to").to_pylist(), strict=True)]
@@ -75,8 +76,8 @@ def _other_threshold(run: CuratedRun, row: Mapping[str, Any], label: str, settin
         if _stays(place[row["id"]], left, best, keep):
             others = len(_group(place[row["id"]], left)) - 1
             why = f"it stands for the {others} still linked to it" if others else "nothing is linked to it any more"
-            return [f"at {label}.above >= {_up(higher[0]):g}, where {why}"] if len(higher) else []
-    return []
+            return [f"at {label}.above >= {_up(higher[0]):g}, where {why}"] if len(higher) else perhaps
+    return perhaps
 
 
 def _up(value: float) -> float:
