@@ -18,8 +18,8 @@ class Perceptual(OrderedStep):
     """Links pictures by their 64-bit pHash (column `phash`); of each linked group one stays. Adds `phash_bits`: how
     many bits lie between a dropped picture and the one that stands for it.
 
-    Finds what other sizes, formats and slight edits make of one picture; the hash is grey, so it takes a recoloured
-    drawing for the same. Pictures without a hash (not decoded), or of one grey, whose hash says nothing, stay.
+    Finds what other sizes, formats and slight edits make of one photograph; the hash is grey and coarse, so it takes a
+    recoloured drawing for the same, and small things on a white page. Pictures without a hash (not decoded), or of one grey, whose hash says nothing, stay.
     """
 
     bits: int = Field(4, ge=0, le=8, description="of 64 that may differ; 0 = equal hashes only")
