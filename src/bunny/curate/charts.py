@@ -23,7 +23,7 @@ def curve(x: Sequence[float], y: Sequence[float], marked: float | None, labels: 
         place, height = across(marked), up(float(np.interp(marked, x, y)))
         body.append(f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
         body.append(f'<circle class="dot" cx="{place:.1f}" cy="{height:.1f}" r="4.5"/>')
-    ticks = [(across(value), f"{value:.2f}") for value in np.linspace(min(x), max(x), 6)]
+    ticks = [(across(value), name) for value, name in _ticks(min(x), max(x))]
     return _frame(body, ticks, _levels(_nice(max(y)), up), labels, alt)
 
 
@@ -63,7 +63,7 @@ def histogram(
             if count:
                 y, tall = up(foot + count), up(foot) - up(foot + count)
                 body.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{tall:.1f}"/>')
-    ticks = [(across(value), f"{value:.2f}") for value in np.linspace(edges[0], edges[-1], 6)]
+    ticks = [(across(value), name) for value, name in _ticks(float(edges[0]), float(edges[-1]))]
     return _frame(body, ticks, _levels(top, up), labels, alt)
 
 
@@ -91,6 +91,15 @@ class _scale:
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) * self.per_unit
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round values within the range, at most nine, and their names."""
+    power = 10.0 ** np.floor(np.log10(max(high - low, 1e-9) / 8))
+    step = next(size * power for size in (1, 2, 5, 10) if (high - low) / (size * power) <= 8)
+    places = max(0, -int(np.floor(np.log10(step) + 1e-9)))
+    first, last = int(np.ceil(low / step - 1e-9)), int(np.floor(high / step + 1e-9))
+    return [(place * step, f"{place * step:,.{places}f}") for place in range(first, last + 1)]
 
 
 def _nice(top: float) -> int:

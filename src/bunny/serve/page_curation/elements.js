@@ -44,6 +44,14 @@ export function card(item, note = "") {
   return make("div", { class: kind, "data-row": item.row }, frame(item), words);
 }
 
+// A small card inside an option of a list: a short cut for the mouse; the keyboard opens the option itself.
+export function glance(item, open) {
+  const made = card(item);
+  made.classList.add("face");
+  made.addEventListener("click", (event) => { event.stopPropagation(); open(item); });
+  return made;
+}
+
 // A card that is a button of its own, for strips of faces.
 export function face(item, open, note = "") {
   const made = card(item, note);

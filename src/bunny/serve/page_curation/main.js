@@ -1,13 +1,13 @@
 // Puts the page together: which view is shown, what the keys do, and the address (#…) that brings the same view back.
 import { get, notice, query } from "./api.js";
 import { Detail } from "./detail.js";
-import { card, count, face, make, spoken } from "./elements.js";
+import { card, count, glance, make, spoken } from "./elements.js";
 import { Filters } from "./filters.js";
 import { PictureMap } from "./map.js";
 import { Threshold } from "./threshold.js";
 import { Windowed } from "./windowed.js";
 
-const ORDERS = { size: "largest first", lowest: "most stretched first", label: "by number" };
+const ORDERS = { clusters: { size: "largest first", label: "by number" }, duplicates: { size: "largest first", lowest: "most stretched first", label: "by number" } };
 const place = (id) => document.getElementById(id);
 
 class Page {
@@ -53,16 +53,16 @@ class Page {
 
   // Clusters or duplicate groups: one line each, with its faces.
   groups(name, condition) {
-    const one = name === "clusters" ? "Cluster" : "Group";
-    const said = (group) => `${count(group.size)} pictures, ${count(group.kept)} stay` + (group.lowest === null ? "" : `; lowest cosine ${group.lowest.toFixed(3)}`);
+    const one = name === "clusters" ? "Cluster" : "Group", below = (group) => name === "clusters" || group.lowest === null ? `${one.toLowerCase()} ${group.label}` : `lowest cosine ${group.lowest.toFixed(3)}`;
+    const said = (group) => `${count(group.size)} pictures, ${count(group.kept)} stay, ${below(group)}`;
     return new Windowed({
       label: this.views[name], height: 138, moved: () => this.drawBar(), open: (group) => this.only({ [condition]: group.label }),
-      describe: (group) => `${one} ${group.label}: ${said(group)}${group.chained ? ", chained" : ""}`,
+      describe: (group) => `${one} ${group.label}: ${said(group)}${group.chained && name === "duplicates" ? ", chained" : ""}`,
       fetch: async (start, size, signal) => { const found = await get(`api/${name}`, { start, count: size, by: this.orders[name] }, signal); return { total: found.total, items: found.groups }; },
       render: (group) => make("div", { class: "group" },
         make("div", {}, make("h3", {}, `${count(group.size)} pictures`), make("p", {}, `${count(group.kept)} stay`),
-          make("p", {}, group.lowest === null ? `${one.toLowerCase()} ${group.label}` : `lowest cosine ${group.lowest.toFixed(3)}`), group.chained && name === "duplicates" ? make("span", { class: "tag", title: "A picture in it is less like the one that stays than the threshold asks: it hangs on others." }, "chained") : ""),
-        make("div", { class: "faces" }, ...group.faces.map((item) => face(item, () => this.open(item.row))))),
+          make("p", {}, below(group)), group.chained && name === "duplicates" ? make("span", { class: "tag", title: "A picture in it is less like the one that stays than the threshold asks: it hangs on others." }, "chained") : ""),
+        make("div", { class: "faces" }, ...group.faces.map((item) => glance(item, () => this.open(item.row))))),
     });
   }
 
@@ -72,7 +72,7 @@ class Page {
     const parts = [make("h2", { class: "num" }, total === null ? "…" : `${count(total)} ${this.name in this.orders ? this.name === "clusters" ? "clusters" : "duplicate groups" : total === 1 ? "picture" : "pictures"}`)];
     if (this.name === "pictures") parts.push(...this.filters.chips());
     else {
-      const choose = make("select", { "aria-label": "Order" }, ...Object.entries(ORDERS).map(([value, name]) => make("option", { value, selected: value === this.orders[this.name] }, name)));
+      const choose = make("select", { "aria-label": "Order" }, ...Object.entries(ORDERS[this.name]).map(([value, name]) => make("option", { value, selected: value === this.orders[this.name] }, name)));
       choose.addEventListener("change", () => { this.orders[this.name] = choose.value; this.shown.reset(); this.toAddress(); });
       parts.push(choose);
     }

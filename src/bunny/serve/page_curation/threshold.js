@@ -49,7 +49,7 @@ export class Threshold {
     this.said.textContent = !found.pairs_count ? "This is what the run used. Move the slider to see which pairs another threshold would join or part."
       : change > 0 ? `${many} links more would count. Those nearest to the run's threshold:` : `${many} links would count no more. Those nearest to the run's threshold:`;
     this.pairs.replaceChildren(...found.pairs.map(({ cosine, one, other }) => make("div", { class: "twosome" },
-      face(one, this.open), other ? face(other, this.open) : "", make("p", { class: "num" }, `cosine ${cosine.toFixed(4)}`))));
+      face(one, this.open), other ? face(other, this.open) : "", make("p", { class: "num" }, `in one group up to ${cosine.toFixed(3)}`))));
   }
 
   curve(place) {
