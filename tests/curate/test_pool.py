@@ -117,6 +117,16 @@ def test_which_row_of_an_id_stays_does_not_depend_on_the_order_of_the_shards(
 _KEPT: set[tuple[str, int]] = set()
 
 
+def test_columns_that_stay_on_disk_share_one_index(shelf: Shelves, tmp_path: Path) -> None:
+    place = shelf("1", vector_rows("dcab"), image=np.eye(4), text=np.eye(4))
+    made(place, tmp_path / "pool")
+    pool, _ = open_pool(tmp_path / "pool")
+    for one in (pool, pool.take(np.array([True, False, True, True])), pool.take(np.array([2, 0]))):
+        assert len({id(one[name].index) for name in ("id", "caption", "image", "text", "visual")}) == 1
+    assert pool.take(np.array([2, 0]))["id"].tolist() == ["c", "a"]
+    assert pool.take(np.array([2, 0]))["image"].read().argmax(axis=1).tolist() == [1, 2]
+
+
 def test_samples_are_written_in_order_of_ids(shelf: Shelves, tmp_path: Path) -> None:
     from bunny.core.sample_table import read_samples
 

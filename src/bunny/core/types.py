@@ -187,11 +187,16 @@ class Pool:
     def take(self, rows: IntArray | BoolArray) -> Pool:
         """The pool of the given rows (indices or mask), in that order."""
         ordered = self.ordered and rows.dtype == np.bool_
-        return Pool({name: column[rows] for name, column in self.columns.items()}, ordered, self.place)
+        known: dict[int, IntArray] = {}  # lazy columns with one index share the new one too: 8 bytes a row, not each
+        return Pool({name: _taken(column, rows, known) for name, column in self.columns.items()}, ordered, self.place)
 
     def with_columns(self, new: Mapping[str, npt.NDArray[Any]]) -> Pool:
         """The pool with columns added or replaced."""
         return Pool({**self.columns, **new}, self.ordered, self.place)
+
+
+def _taken(column: Any, rows: IntArray | BoolArray, known: dict[int, IntArray]) -> Any:
+    return column.take(rows, known) if hasattr(column, "pieces") else column[rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ indexed like numpy arrays (an index, a mask or a slice gives the same kind of co
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -43,9 +42,16 @@ class _Pieces:
         rows = np.asarray(rows)
         return np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
 
-    def take(self: Self, rows: Any) -> Self:
-        """The column of the given rows: indices, mask or slice."""
-        return type(self)(self.pieces, self._at(rows))
+    def take(self: Self, rows: Any, known: dict[int, IntArray] | None = None) -> Self:
+        """The column of the given rows: indices, mask or slice.
+
+        known: new indices by the old ones they were made from, so that columns with one index go on sharing one.
+        """
+        known = {} if known is None else known
+        at = known.get(id(self.index))
+        if at is None:
+            at = known[id(self.index)] = self._at(rows)
+        return type(self)(self.pieces, at)
 
     def _by_piece(self, at: IntArray) -> Iterator[tuple[Any, IntArray, IntArray]]:
         """(piece, rows in it in ascending order, their places in `at`) for every piece that is touched."""
@@ -75,8 +81,10 @@ class NpyFile:
         mapped = _mapped(self.path)
         if self.rows is None:
             if isinstance(asked, slice):
-                return mapped[self.first : self.first + len(self)][asked]
-            return mapped[np.asarray(asked) + self.first]
+                run: npt.NDArray[Any] = mapped[self.first : self.first + len(self)][asked]
+                return run
+            some: npt.NDArray[Any] = mapped[np.asarray(asked) + self.first]
+            return some
         rows = np.asarray(_mapped(self.rows)[asked])
         found: npt.NDArray[Any] = mapped[np.maximum(rows, 0)]
         found[rows < 0] = np.nan
@@ -84,8 +92,8 @@ class NpyFile:
 
     def block(self) -> dict[str, Any]:
         """JSON-able arguments that make it again, in another process."""
-        return {"path": os.path.abspath(self.path), "first": self.first, "count": len(self)} | (
-            {} if self.rows is None else {"rows": os.path.abspath(self.rows)}
+        return {"path": str(Path(self.path).absolute()), "first": self.first, "count": len(self)} | (
+            {} if self.rows is None else {"rows": str(Path(self.rows).absolute())}
         )
 
     def files(self) -> list[Path]:
@@ -94,14 +102,15 @@ class NpyFile:
 
 
 def _mapped(path: str) -> npt.NDArray[Any]:
-    stat = os.stat(path)
+    stat = Path(path).stat()
     return _mapped_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=128)
 def _mapped_once(path: str, *version: int) -> npt.NDArray[Any]:
-    """version: what changes with the file, so that a file made again is mapped again."""
-    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    """version: what changes with the file, so that a file made again is mapped again. Copied on writing, which nobody
+    does: torch warns of arrays that cannot be written to."""
+    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="c")
     return mapped
 
 
@@ -224,13 +233,9 @@ class Texts(_Pieces):
 def _widen(narrow: Any, wide: FloatArray) -> FloatArray:
     """The values as float32, written into `wide` (torch is twenty times as fast as numpy at float16)."""
     if narrow.dtype == np.float16:
-        import warnings
-
         import torch
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a memory map is read-only; nothing writes to it
-            torch.from_numpy(wide).copy_(torch.from_numpy(np.ascontiguousarray(narrow)))
+        torch.from_numpy(wide).copy_(torch.from_numpy(np.require(narrow, requirements=["C", "W"])))
     else:
         wide[...] = narrow
     return wide
