@@ -17,6 +17,7 @@ from bunny.core.protocols import Step
 from bunny.core.recipe import make, names
 from bunny.core.types import Decision, Pool
 from bunny.curate.columns import Rows, Texts
+from bunny.curate.step import ROW_NUMBERS
 
 PACKAGE = "bunny.curate.steps"
 BENCHMARK = Path(__file__).parent / "benchmark.parquet"
@@ -122,7 +123,12 @@ def by_id(pool: Pool, found: Decision) -> dict[str, tuple[Any, ...]]:
     """Everything a decision says, by id instead of row."""
     ids = np.asarray(pool["id"])
     twins = [str(ids[twin]) if twin >= 0 else "" for twin in found.twin]
-    columns = [[repr(value) for value in found.columns[name]] for name in sorted(found.columns)]
+    columns = [
+        [str(ids[row]) if row >= 0 else "" for row in found.columns[name]]
+        if name in ROW_NUMBERS
+        else [repr(value) for value in found.columns[name]]
+        for name in sorted(found.columns)
+    ]
     rows = zip(ids.tolist(), found.keep.tolist(), found.reason.tolist(), twins, *columns, strict=True)
     return {row[0]: row[1:] for row in rows}
 

@@ -143,9 +143,11 @@ def test_dedup_follows_chains() -> None:
 def border_pool() -> Pool:
     """Two clusters with a duplicate pair on either side of the border between them."""
     rows = circle([0, 10, 44, 46, 80, 90])
-    clustered = decide({"use": "cluster", "groups": 2, "iterations": 50}, pool_of(visual=rows))
-    assert clustered.columns["cluster"][2] != clustered.columns["cluster"][3]
-    return pool_of(visual=rows).with_columns(clustered.columns)
+    for seed in range(20):  # not every start ends there
+        clustered = decide({"use": "cluster", "groups": 2, "guests": 0.4}, pool_of(visual=rows), seed)
+        if clustered.columns["cluster"][2] != clustered.columns["cluster"][3]:
+            return pool_of(visual=rows).with_columns(clustered.columns)
+    raise AssertionError("no start puts the border between the pair")
 
 
 def test_two_probes_find_duplicates_across_a_border_and_one_does_not() -> None:
@@ -192,7 +194,7 @@ def test_the_threshold_curve_agrees_with_running_the_step_there() -> None:
     rng = np.random.default_rng(4)
     rows = rng.normal(size=(80, 3))
     pool = pool_of(visual=(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
-    links = decide({"use": "dedup", "above": 0.95, "within": "pool"}, pool).columns["link_cosine"]
+    links = decide({"use": "dedup", "above": 0.95, "within": "pool", "curve_from": 0.8}, pool).columns["link_cosine"]
     for above in (0.82, 0.9, 0.95, 0.99):
         gone = (~decide({"use": "dedup", "above": above, "within": "pool"}, pool).keep).sum()
         assert (links >= above).sum() == gone

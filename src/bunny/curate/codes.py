@@ -1,4 +1,4 @@
-"""Vectors as bytes: float32 rows in, int8 codes with a bound on what they leave out, and exact integer products of codes.
+"""Vectors as bytes: float32 rows in, int8 codes with a bound on what they leave out and exact products of codes out.
 
 A product of codes is an integer: 8-bit instructions and float32 (exact below 2**24) give the same one, so the faster
 of both is taken and never shows. `Quantiser.bounds` says how far a likeness taken from codes can be from the true one.
@@ -6,6 +6,7 @@ of both is taken and never shows. `Quantiser.bounds` says how far a likeness tak
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,8 @@ from bunny.core.types import FloatArray, IntArray
 from bunny.curate import kernels
 
 EXACT_COLUMNS = 1040  # 1040 * 127 * 127 < 2**24: float32 sums of that many code products are exact
+FINEST = 16_384.0  # code units per unit of length at most: likenesses stay within 32 bits
+ROUNDING = 1e-6
 LEAST_ROWS = 17  # torch._int_mm wants more than 16 rows
 
 Codes = npt.NDArray[np.int8]
@@ -43,13 +46,14 @@ class Quantiser:
     @staticmethod
     def fit(sample: FloatArray) -> Quantiser:
         """For rows like those of (n, D) `sample`: all but one value in 20,000 fit into ±127, and 15 % to spare."""
+        sample = sample[np.isfinite(sample).all(1)]
         if not len(sample):
             return Quantiser(np.zeros(sample.shape[1], np.float32), 127.0)
         mean = sample.mean(0, dtype=np.float64).astype(np.float32)
         size = np.abs(sample[:20_000] - mean).ravel()
         place = min(len(size) - 1, int(len(size) * 0.99995))
         widest = float(np.partition(size, place)[place]) * 1.15
-        return Quantiser(mean, float(np.float32(127.0 / max(widest, 1e-3))))
+        return Quantiser(mean, float(np.float32(127.0 / max(widest, 127.0 / FINEST))))
 
     @property
     def unit(self) -> float:
@@ -64,24 +68,32 @@ class Quantiser:
         return found
 
     def bounds(self, error: FloatArray, length: FloatArray, along: FloatArray) -> tuple[IntArray, IntArray]:
-        """(N,) int32 each: what to add to a product of codes per row to get a likeness in code units, and how far off
-        it may be per row. With x = m + q/s + e, |y| = |x - m|: x·x' = q·q'/s² + x·m + x'·m - m·m + (e·y' + e'·y - e·e').
+        """(N,) int32 each: what to add to a product of codes per row to get a likeness in code units, and by how much
+        it may be off per row, for any two of these rows.
+
+        With x = m + y, y = q/s + e: x·x' = q·q'/s² + x·m + x'·m - m·m + (e·y' + e'·y - e·e'). ROUNDING stands for the
+        float32 sums in all of that.
         """
         half = float((self.mean.astype(np.float64) ** 2).sum()) / 2
         shift = np.rint((along.astype(np.float64) - half) * self.unit).astype(np.int32)
         widest = float(length.max(initial=0)) + float(error.max(initial=0))
-        slack = np.ceil(error.astype(np.float64) * widest * 1.0001 * self.unit).astype(np.int32) + 2
+        slack = np.ceil((error.astype(np.float64) * widest * 1.0001 + ROUNDING) * self.unit).astype(np.int32) + 2
         return shift, slack
 
 
 def products(left: Codes, right: Codes, kernel: str | None = None) -> npt.NDArray[np.int32]:
-    """(n, m) int32 products of (n, D) and (m, D) codes. kernel: `int8`, `float32`; None: the faster one here."""
+    """(n, m) int32 products of (n, D) and (m, D) codes, good until this thread's next call (one buffer for all).
+
+    kernel: `int8`, `float32`; None: the faster one here.
+    """
     import torch
 
     one, other = torch.from_numpy(left), torch.from_numpy(right)
     kernel = kernel or fastest_kernel(left.shape[1])
     if kernel == "int8" and len(left) >= LEAST_ROWS:
-        return torch._int_mm(one, other.T).numpy()  # type: ignore[no-any-return]
+        found = _buffer(len(left), len(right))
+        torch._int_mm(one, other.T, out=found)
+        return found.numpy()  # type: ignore[no-any-return]
     total: Any = 0
     for start in range(0, left.shape[1], EXACT_COLUMNS):
         part = slice(start, start + EXACT_COLUMNS)
@@ -89,13 +101,26 @@ def products(left: Codes, right: Codes, kernel: str | None = None) -> npt.NDArra
     return total.numpy()  # type: ignore[no-any-return]
 
 
+_own = threading.local()
+
+
+def _buffer(rows: int, columns: int) -> Any:
+    """(rows, columns) int32 of this thread's buffer: a fresh one each time would cost more than it holds."""
+    import torch
+
+    held = getattr(_own, "held", None)
+    if held is None or held.numel() < rows * columns:
+        held = _own.held = torch.empty(max(rows * columns, 1 << 20), dtype=torch.int32)
+    return held[: rows * columns].view(rows, columns)
+
+
 @lru_cache(maxsize=8)
 def fastest_kernel(columns: int) -> str:
     """`int8` where 8-bit products are there, right, and faster than float32."""
     rng = np.random.default_rng(0)
-    left, right = (rng.integers(-127, 128, (256, columns), dtype=np.int8) for _ in range(2))
+    left, right = (rng.integers(-127, 128, (512, columns), dtype=np.int8) for _ in range(2))
     seconds = {}
-    expected = products(left, right, "float32")
+    expected = products(left, right, "float32").copy()
     for kernel in ("float32", "int8"):
         try:
             if not np.array_equal(products(left, right, kernel), expected):

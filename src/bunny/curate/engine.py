@@ -17,7 +17,8 @@ from bunny.core.log import log
 from bunny.core.recipe import Block
 from bunny.core.seeds import stream
 from bunny.core.types import BoolArray, Decision, FloatArray, IntArray, Pool, Rejected
-from bunny.curate.neighbours import row_cosine
+from bunny.curate.columns import Rows
+from bunny.curate.duplicates import row_cosine
 from bunny.curate.plan import Planned, changed, plan
 
 
@@ -121,8 +122,7 @@ class Selection:
     def twin_cosines(self) -> FloatArray:
         """(N,) float32 likeness of the picture to its twin's, NaN without a twin."""
         twin = self.twins()
-        cosine = row_cosine(self.pool["visual"], np.where(twin >= 0, twin, np.arange(len(twin))))
-        return np.where(twin >= 0, cosine, np.float32(np.nan))
+        return row_cosine(Rows.of(self.pool["visual"]), np.flatnonzero(twin >= 0), twin)
 
     def column(self, name: str) -> tuple[npt.NDArray[Any], BoolArray]:
         """A column of the pool or of the last step that made it: (N,) values, (N,) whether a row has one."""

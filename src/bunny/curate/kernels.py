@@ -11,16 +11,18 @@ from numba import njit
 LEAST = np.int32(-2147483647)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def unit_rows(rows: Any) -> None:
-    """Scale (N, D) float32 rows to length one, in place. Zero and NaN rows become or stay NaN."""
+    """Scale (N, D) float32 rows to length one, in place. Zero rows become NaN."""
     for i in range(rows.shape[0]):
+        row = rows[i]
         total = np.float64(0)
-        for j in range(rows.shape[1]):
-            total += np.float64(rows[i, j]) * np.float64(rows[i, j])
-        scale = np.float32(1.0 / np.sqrt(total)) if total > 0 else np.float32(np.nan)
-        for j in range(rows.shape[1]):
-            rows[i, j] *= scale
+        for j in range(row.shape[0]):
+            value = np.float64(row[j])
+            total += value * value
+        scale = np.float32(1.0 / np.sqrt(total)) if total != 0 else np.float32(np.nan)
+        for j in range(row.shape[0]):
+            row[j] *= scale
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -115,12 +117,55 @@ def merge_best(scores: Any, bias: Any, names: Any, rows: Any, first: Any, second
 
 
 @njit(cache=True, nogil=True)
+def best_cells(scores: Any, bias: Any, cells: Any) -> None:
+    """(N, P) int32 columns of the P best of (N, C) int32 scores plus (C,) bias, best first; of equal ones the lower."""
+    wanted = cells.shape[1]
+    tops = np.empty(wanted, np.int32)
+    for i in range(scores.shape[0]):
+        tops[:] = LEAST
+        cells[i, :] = -1
+        for j in range(scores.shape[1]):
+            score = scores[i, j] + bias[j]
+            if score > tops[wanted - 1] or cells[i, wanted - 1] < 0:
+                place = wanted - 1
+                while place > 0 and (cells[i, place - 1] < 0 or score > tops[place - 1]):
+                    tops[place], cells[i, place] = tops[place - 1], cells[i, place - 1]
+                    place -= 1
+                tops[place], cells[i, place] = score, j
+
+
+@njit(cache=True, nogil=True)
+def add_codes(codes: Any, label: Any, sums: Any, count: Any) -> None:
+    """Add each of (N, D) int8 rows to row `label[n]` of (K, D) int64 sums, and count it."""
+    for i in range(codes.shape[0]):
+        total = sums[label[i]]
+        count[label[i]] += 1
+        for j in range(codes.shape[1]):
+            total[j] += codes[i, j]
+
+
+@njit(cache=True, nogil=True)
 def add_rows(rows: Any, label: Any, sums: Any) -> None:
     """Add each of (N, D) float32 rows to row `label[n]` of (K, D) float64 sums, in order."""
     for i in range(rows.shape[0]):
         total = sums[label[i]]
         for j in range(rows.shape[1]):
             total[j] += rows[i, j]
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def apart(centres: Any, first: Any, second: Any, found: Any) -> None:
+    """(N,) float32 distances of centres first[n] and second[n]; infinite where there is no second."""
+    for i in range(first.shape[0]):
+        if second[i] < 0:
+            found[i] = np.float32(np.inf)
+            continue
+        one, other = centres[first[i]], centres[second[i]]
+        total = np.float32(0)
+        for j in range(one.shape[0]):
+            step = one[j] - other[j]
+            total += step * step
+        found[i] = np.sqrt(total)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -179,7 +224,7 @@ def one_set(parent: Any, start: int, stop: int, other_start: int, other_stop: in
     for i in range(start + 1, stop):
         if find(parent, i) != root:
             return False
-    for i in range(other_start, other_stop):
+    for i in range(other_start, other_stop):  # noqa: SIM110  # numba knows no generators
         if find(parent, i) != root:
             return False
     return True
@@ -187,22 +232,22 @@ def one_set(parent: Any, start: int, stop: int, other_start: int, other_stop: in
 
 @njit(cache=True, nogil=True)
 def scan(
-    scores: Any, row: int, column: int, along: Any, bound: Any, least: int, threshold: int, parent: Any,
-    doubtful: Any, count: int,
-) -> int:  # fmt: skip
-    """Go through one tile of (n, m) int32 products of codes: sure links are joined, doubtful pairs listed.
+    scores: Any, span: Any, along: Any, bound: Any, least: int, threshold: int, parent: Any, doubtful: Any, count: int
+) -> int:
+    """Go through one tile of int32 products of codes: sure links are joined, doubtful pairs listed.
 
-    row, column: local numbers of its first row and column; where both are equal, only its upper triangle counts.
-    A pair's likeness in code units is score + along[i] + along[j], off by at most bound[i] + bound[j] (int32 each).
-    least: no pair whose score + along[i] stays below can reach the threshold. doubtful: (M, 2) int64, filled from
-    `count` on; the new count (which may be larger than M: the tile must then be scanned again with room).
+    span: first row, last + 1, first column, last + 1, in local numbers (`scores` may be larger); where rows and columns
+    begin with one number, only the upper triangle counts. A pair's likeness in code units is
+    score + along[i] + along[j], off by at most bound[i] + bound[j] (int32 each). least: no pair whose score + along[i]
+    stays below can reach the threshold. doubtful: (M, 2) int64, filled from `count` on; the new count (which may be
+    larger than M: the tile must then be scanned again with room).
     """
-    columns = scores.shape[1]
-    for i in range(scores.shape[0]):
-        line = scores[i]
-        one = row + i
+    first, last, column, last_column = span
+    columns = last_column - column
+    for one in range(first, last):
+        line = scores[one - first]
         low = np.int32(least - along[one])
-        start = i + 1 if row == column else 0
+        start = one - first + 1 if first == column else 0
         while start < columns:
             stop = min(columns, start + 128)
             most = LEAST
@@ -262,3 +307,72 @@ def settle(pairs: Any, places: Any, rows: Any, threshold: Any, parent: Any) -> N
             likeness = exact_dot(one, other)
         if likeness >= threshold:
             join(parent, pairs[k, 0], pairs[k, 1])
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def small_product(rows: Any, scores: Any) -> None:
+    """The upper triangle of (n, n) products of (n, D) rows."""
+    for i in range(rows.shape[0]):
+        for j in range(i + 1, rows.shape[0]):
+            total = np.float32(0)
+            for k in range(rows.shape[1]):
+                total += rows[i, k] * rows[j, k]
+            scores[i, j] = total
+
+
+@njit(cache=True, nogil=True)
+def join_levels(
+    scores: Any, start: int, rows: Any, group: Any, second: Any, levels: Any, parents: Any
+) -> None:  # fmt: skip
+    """Join, in (L, n) parents, the rows that are linked at each of (L,) ascending levels.
+
+    scores: products of rows start, start + 1, … with all n rows; only later rows count. Compared are rows that share a
+    group: their first or, where it is not -1, their second. A score near a level is taken again, exactly.
+    """
+    for i in range(scores.shape[0]):
+        one = start + i
+        for other in range(one + 1, rows.shape[0]):
+            score = scores[i, other]
+            if score < levels[0] - np.float32(1e-5):
+                continue
+            if not (
+                group[one] == group[other]
+                or group[one] == second[other]
+                or second[one] == group[other]
+                or (second[one] >= 0 and second[one] == second[other])
+            ):
+                continue
+            level = np.searchsorted(levels, score + np.float32(1e-5), side="right") - 1
+            if level >= 0 and score < levels[level] + np.float32(1e-5):
+                score = exact_dot(rows[one], rows[other])
+                level = np.searchsorted(levels, score, side="right") - 1
+            while level >= 0 and join(parents[level], one, other):
+                level -= 1
+
+
+@njit(cache=True, nogil=True)
+def first_links(parents: Any, levels: Any, cosine: Any, to: Any) -> None:
+    """Of each row the highest level at which it is not the first of its set, and that first row."""
+    for level in range(parents.shape[0] - 1, -1, -1):
+        for i in range(parents.shape[1]):
+            if to[i] < 0:
+                root = find(parents[level], i)
+                if root != i:
+                    cosine[i], to[i] = levels[level], root
+
+
+@njit(cache=True, nogil=True)
+def least_in_set(rows: Any, parent: Any, scores: Any, least: Any) -> None:
+    """The lowest product between two rows of each row's set; scores: their upper triangle, or None."""
+    size = rows.shape[0]
+    lowest = np.full(size, np.float32(2))
+    for i in range(size):
+        root = find(parent, i)
+        for j in range(i + 1, size):
+            if find(parent, j) == root:
+                score = scores[i, j] if scores is not None else _quick_dot(rows[i], rows[j])
+                lowest[root] = min(lowest[root], score)
+    for i in range(size):
+        low = lowest[find(parent, i)]
+        if low < np.float32(2):
+            least[i] = low

@@ -1,119 +1,224 @@
-"""Spherical k-means: unit vectors in, groups around unit centres out. Numpy and BLAS, blockwise, deterministic.
+"""Spherical k-means on codes: int8 rows in, unit centres out, and each row's nearest and second centre.
 
-In: (N, D) unit rows and a random generator. Out: `Clusters`: centres, each row's group, its second choice, and how
-near it lies to the border between the two (what two-probe duplicate search needs).
+Scores are exact integers and sums are sums of integers, so the groups are the same on any machine, with any number of
+threads, in any order of blocks. Training looks at a growing sample of the rows. With many centres a row is compared
+with the centres of its nearest cells only (a cell: neighbouring centres, found by the same k-means).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from bunny.core.types import FloatArray, IntArray
+from bunny.curate import kernels
+from bunny.curate.codes import Codes, Encoded, Quantiser, products
 
-BLOCK_ROWS = 4096
+BLOCK = 512  # rows scored at a time: their scores stay in the cache
+MANY = 1024  # centres from which cells are used
+FEW_CELLS = 6
+SCHEDULE = ((0.4, 16), (0.7, 32), (0.9, 64), (1.0, 1 << 30))  # up to this share of the iterations: sample rows a centre
 
 
 @dataclass(frozen=True, slots=True)
-class Clusters:
-    """centres: (K, D) float32 unit rows. For each of N rows: `nearest` and `second` centre (int32; second -1 if K = 1),
-    `cosine` to the nearest (float32), `border`: Euclidean distance to the plane half-way between both (float32)."""
+class Assigned:
+    """Of each of N rows: nearest and second centre (int32; second -1 if K = 1), and by how much the nearest is
+    better, in code units (int32)."""
 
-    centres: FloatArray
     nearest: IntArray
     second: IntArray
-    cosine: FloatArray
-    border: FloatArray
+    margin: IntArray
 
 
-def spherical_kmeans(
-    vectors: FloatArray,
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """Groups of neighbouring centres. codes, bias: of the cells' own centres. start: (C + 1,) the centres of cell c are
+    numbers start[c] to start[c + 1] - 1. probed: how many cells a row looks into."""
+
+    codes: Codes
+    bias: IntArray
+    start: IntArray
+    probed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Centres:
+    """K unit centres. unit: (K, D) float32; codes, bias: for scores, see `Quantiser`; cells: where K is large."""
+
+    unit: FloatArray
+    codes: Codes
+    bias: IntArray
+    cells: Cells | None = None
+
+    @staticmethod
+    def of(unit: FloatArray, quantiser: Quantiser) -> Centres:
+        codes, bias = _coded(unit, quantiser)
+        return Centres(unit, codes, bias)
+
+    def with_cells(self, quantiser: Quantiser, rng: np.random.Generator) -> Centres:
+        """The same centres in another order, so that those of a cell stand together."""
+        count = len(self.unit)
+        if count < MANY:
+            return self
+        many = int(2 ** np.round(np.log2(1.2 * np.sqrt(count))))
+        heads = _lloyd(quantiser.encode(self.unit), quantiser, many, rng, 10, "random")
+        label = _assign_all(self.codes, heads).nearest
+        order = np.argsort(label, kind="stable")
+        start = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=len(heads.unit)))])
+        cells = Cells(heads.codes, heads.bias, start.astype(np.int64), min(len(heads.unit), max(FEW_CELLS, many // 12)))
+        return Centres(self.unit[order], self.codes[order], self.bias[order], cells)
+
+    def assign(self, codes: Codes) -> Assigned:
+        """The centres of (N, D) rows."""
+        return _assign_all(codes, self) if self.cells is None else _assign_by_cells(codes, self, self.cells)
+
+
+def train(
+    encoded: Encoded,
+    quantiser: Quantiser,
     groups: int,
     rng: np.random.Generator,
     iterations: int = 20,
     start: Literal["spread", "random"] = "spread",
-) -> Clusters:
-    """Groups of unit rows by likeness. Stops early once no row changes its group.
+) -> Centres:
+    """At most `groups` centres of the sample's N rows. Stops early once no row changes its group.
 
-    vectors: (N, D) unit rows, float16 or float32. groups: at most N are made. start: "spread" is k-means++ (better,
-    costs one pass per group), "random" takes rows (for very many groups). A group that runs empty restarts at the row
-    that fits its own group worst. Source: Dhillon & Modha 2001; k-means++ of Arthur & Vassilvitskii 2007.
+    start: "spread" is k-means++ (better, costs one pass per group), "random" takes rows (for very many groups). A group
+    that runs empty restarts at the row that fits its own group worst. Source: Dhillon & Modha 2001; k-means++ of
+    Arthur & Vassilvitskii 2007.
     """
-    groups = min(groups, len(vectors))
-    if groups == 0:
-        nothing = np.empty(0, np.int32)
-        return Clusters(np.empty((0, vectors.shape[1]), np.float32), nothing, nothing, nothing * 1.0, nothing * 1.0)
-    chosen = rng.choice(len(vectors), groups, replace=False) if start == "random" else _spread(vectors, groups, rng)
-    centres = np.asarray(vectors[chosen], dtype=np.float32)
-    before: IntArray = np.full(len(vectors), -1, np.int32)
-    for _ in range(iterations):
-        found = _assign(vectors, centres)
-        if np.array_equal(found.nearest, before):
-            return found
+    return _lloyd(encoded, quantiser, min(groups, len(encoded.codes)), rng, iterations, start, cells=True)
+
+
+def _lloyd(
+    encoded: Encoded,
+    quantiser: Quantiser,
+    groups: int,
+    rng: np.random.Generator,
+    iterations: int,
+    start: str,
+    cells: bool = False,
+) -> Centres:
+    size, columns = encoded.codes.shape
+    if not groups:
+        return Centres.of(np.empty((0, columns), np.float32), quantiser)
+    shuffled = rng.permutation(size)
+    chosen = shuffled[:groups] if start == "random" else _spread(encoded.codes, groups, rng)
+    centres = Centres.of(_unit(_decoded(encoded.codes[np.sort(chosen)], quantiser)), quantiser)
+    before: IntArray = np.empty(0, np.int32)
+    for number in range(iterations):
+        rows = shuffled[: min(size, groups * _rows_a_centre((number + 1) / iterations))]
+        rows = np.sort(rows)
+        codes = encoded.codes if len(rows) == size else encoded.codes[rows]
+        found = (centres.with_cells(quantiser, rng) if cells else centres).assign(codes)
+        if len(found.nearest) == len(before) and bool((found.nearest == before).all()):
+            break
         before = found.nearest
-        centres = _means(vectors, found, groups)
-    return _assign(vectors, centres)
+        centres = _moved(codes, encoded.along[rows], found.nearest, centres, quantiser)
+    return centres.with_cells(quantiser, rng) if cells else centres
 
 
-def _spread(vectors: FloatArray, groups: int, rng: np.random.Generator) -> IntArray:
-    """k-means++ starts: (K,) rows, each drawn with chance growing with the distance to the rows drawn before."""
-    chosen = [int(rng.integers(len(vectors)))]
-    distance = np.full(len(vectors), np.inf)
+def _rows_a_centre(share: float) -> int:
+    return next(rows for until, rows in SCHEDULE if share <= until + 1e-9)
+
+
+def _moved(codes: Codes, along: FloatArray, label: IntArray, centres: Centres, quantiser: Quantiser) -> Centres:
+    """The groups' unit means; an empty group moves to the worst-fitting rows, worst first."""
+    groups = len(centres.unit)
+    sums, count = np.zeros((groups, codes.shape[1]), np.int64), np.zeros(groups, np.int64)
+    kernels.add_codes(codes, label, sums, count)
+    empty = np.flatnonzero(count == 0)
+    if len(empty):
+        worst = np.argsort(_fit(codes, along, label, centres, quantiser), kind="stable")[: len(empty)]
+        sums[empty[: len(worst)]], count[empty] = codes[worst], 1
+    means = sums / count[:, None] / quantiser.scale + quantiser.mean
+    return Centres.of(_unit(means), quantiser)
+
+
+def _fit(codes: Codes, along: FloatArray, label: IntArray, centres: Centres, quantiser: Quantiser) -> FloatArray:
+    """(N,) likeness of every row to its centre, as far as codes tell it."""
+    found = np.empty(len(codes))
+    for rows in _slices(len(codes)):
+        product = np.einsum("nd,nd->n", codes[rows], centres.codes[label[rows]], dtype=np.int64)
+        found[rows] = (product + centres.bias[label[rows]]) / quantiser.unit
+    return found + along
+
+
+def _assign_all(codes: Codes, centres: Centres) -> Assigned:
+    found = _nothing(len(codes))
+    for rows in _slices(len(codes)):
+        scores = products(codes[rows], centres.codes)
+        kernels.best_two(scores, centres.bias, found.nearest[rows], found.second[rows], found.margin[rows])
+    return found
+
+
+def _assign_by_cells(codes: Codes, centres: Centres, cells: Cells) -> Assigned:
+    """Best two among the centres of every row's nearest cells."""
+    size = len(codes)
+    probed = np.empty((size, cells.probed), np.int32)
+    for rows in _slices(size):
+        kernels.best_cells(products(codes[rows], cells.codes), cells.bias, probed[rows])
+    found = _nothing(size)
+    found.nearest[:] = -1
+    top = np.full(size, kernels.LEAST, np.int32)
+    next_top = top.copy()
+    visits = np.argsort(probed.ravel(), kind="stable")
+    edges = np.searchsorted(probed.ravel()[visits], np.arange(len(cells.codes) + 1))
+    for cell in np.flatnonzero(np.diff(edges)):
+        own = slice(int(cells.start[cell]), int(cells.start[cell + 1]))
+        names = np.arange(own.start, own.stop, dtype=np.int32)
+        visitors = visits[edges[cell] : edges[cell + 1]] // cells.probed
+        for part in _slices(len(visitors)):
+            some = visitors[part]
+            scores = products(codes[some], centres.codes[own])
+            kernels.merge_best(scores, centres.bias[own], names, some, found.nearest, found.second, top, next_top)
+    known = found.second >= 0
+    found.margin[:] = np.where(known, top.astype(np.int64) - next_top, 0)
+    return found
+
+
+def _nothing(size: int) -> Assigned:
+    return Assigned(np.zeros(size, np.int32), np.full(size, -1, np.int32), np.zeros(size, np.int32))
+
+
+def _spread(codes: Codes, groups: int, rng: np.random.Generator) -> IntArray:
+    """k-means++ starts: (K,) rows, each drawn with chance growing with the squared distance to those drawn before."""
+    square = np.einsum("nd,nd->n", codes, codes, dtype=np.int64)
+    chosen = [int(rng.integers(len(codes)))]
+    distance = np.full(len(codes), np.iinfo(np.int64).max)
     for _ in range(groups - 1):
-        distance = np.minimum(distance, _distance_to(vectors, chosen[-1]))
-        distance[chosen] = 0.0
+        last = chosen[-1]
+        product = products(codes, codes[last : last + 1])[:, 0]
+        distance = np.minimum(distance, square + square[last] - 2 * product.astype(np.int64))
         total = distance.cumsum()
         if total[-1] <= 0:  # only copies of chosen rows are left
-            free = np.setdiff1d(np.arange(len(vectors)), chosen)
+            free = np.setdiff1d(np.arange(len(codes)), chosen)
             return np.array(chosen + list(free[: groups - len(chosen)]))
-        row = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
-        chosen.append(min(row, int(np.flatnonzero(distance)[-1])))
+        chosen.append(int(np.searchsorted(total, int(rng.integers(total[-1])), side="right")))
     return np.array(chosen)
 
 
-def _distance_to(vectors: FloatArray, row: int) -> FloatArray:
-    """(N,) squared distances 2 - 2 cos to one row, never negative; rounding noise of copies counts as zero."""
-    centre = np.asarray(vectors[row], dtype=np.float32)
-    likeness = [
-        np.asarray(vectors[start : start + BLOCK_ROWS], dtype=np.float32) @ centre
-        for start in range(0, len(vectors), BLOCK_ROWS)
-    ]
-    distance = 2.0 - 2.0 * np.concatenate(likeness).astype(np.float64)
-    return np.where(distance < 1e-6, 0.0, distance)
+def _coded(unit: FloatArray, quantiser: Quantiser) -> tuple[Codes, IntArray]:
+    """Codes and (K,) int32 biases of centres: x·c = y·z + x·m + m·z with x = m + y, c = m + z; x·m is the row's own."""
+    codes = quantiser.encode(unit).codes
+    towards = ((unit.astype(np.float64) - quantiser.mean) * quantiser.mean).sum(1)  # no BLAS: threads would show
+    return codes, np.rint(towards * quantiser.unit).astype(np.int32)
 
 
-def _assign(vectors: FloatArray, centres: FloatArray) -> Clusters:
-    """Each row's nearest and second centre; of equal ones the first."""
-    size = len(vectors)
-    nearest, second = np.zeros(size, np.int32), np.full(size, -1, np.int32)
-    cosine, border = np.zeros(size, np.float32), np.full(size, np.inf, np.float32)
-    for start in range(0, size, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        likeness = np.asarray(vectors[rows], dtype=np.float32) @ centres.T  # (B, K)
-        line = np.arange(len(likeness))
-        nearest[rows] = likeness.argmax(1)
-        cosine[rows] = likeness[line, nearest[rows]]
-        if len(centres) > 1:
-            likeness[line, nearest[rows]] = -np.inf
-            second[rows] = likeness.argmax(1)
-            apart = np.linalg.norm(centres[nearest[rows]] - centres[second[rows]], axis=1)
-            border[rows] = (cosine[rows] - likeness[line, second[rows]]) / np.maximum(apart, 1e-12)
-    return Clusters(centres, nearest, second, cosine, border)
+def _decoded(codes: Codes, quantiser: Quantiser) -> FloatArray:
+    decoded: FloatArray = codes / np.float64(quantiser.scale) + quantiser.mean
+    return decoded
 
 
-def _means(vectors: FloatArray, found: Clusters, groups: int) -> FloatArray:
-    """(K, D) unit means of the groups; an empty group moves to the worst-fitting rows, worst first."""
-    sums = np.zeros((groups, vectors.shape[1]), np.float64)
-    for start in range(0, len(vectors), BLOCK_ROWS):
-        block = np.asarray(vectors[start : start + BLOCK_ROWS], dtype=np.float32)
-        labels = found.nearest[start : start + BLOCK_ROWS]
-        member = csr_matrix((np.ones(len(block), np.float32), (labels, np.arange(len(block)))), (groups, len(block)))
-        sums += member @ block
-    empty = np.flatnonzero(np.bincount(found.nearest, minlength=groups) == 0)
-    worst = np.argsort(found.cosine, kind="stable")[: len(empty)]
-    sums[empty] = np.asarray(vectors[worst], dtype=np.float64)
-    length = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.where(length > 1e-9, sums / np.maximum(length, 1e-9), found.centres).astype(np.float32)
+def _unit(rows: FloatArray) -> FloatArray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: FloatArray = (rows / np.maximum(length, 1e-12)).astype(np.float32)
+    return unit
+
+
+def _slices(size: int) -> Iterator[slice]:
+    for start in range(0, size, BLOCK):
+        yield slice(start, min(size, start + BLOCK))

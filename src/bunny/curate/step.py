@@ -14,7 +14,10 @@ import numpy.typing as npt
 from bunny.core.errors import UserError, nearest
 from bunny.core.recipe import Section
 from bunny.core.types import BoolArray, Decision, FloatArray, IntArray, Pool
-from bunny.curate.columns import Rows
+from bunny.curate.columns import NpyFile, Rows
+
+ROW_NUMBERS = ("link_to",)
+"""Columns that hold row numbers of the pool, -1 for none."""
 
 
 class OrderedStep(Section):
@@ -54,11 +57,12 @@ def numbers(pool: Pool, name: str, step: str) -> FloatArray:
 def vectors_of(pool: Pool, name: str, step: str) -> Rows:
     """(N, D) vectors to compare. Raises UserError if a row has none (texts without words)."""
     vectors = Rows.of(column(pool, name, step))
-    missing = sum(int(np.isnan(block[:, 0]).sum()) for _, block in vectors.blocks())
-    if missing:
-        raise UserError(
-            f"{step}: {missing} rows have no `{name}` vector", fix="drop them first, e.g. with {use: rules}"
-        )
+    on_disk = all(isinstance(piece, NpyFile) for piece in vectors.pieces)
+    if not on_disk or name not in ("image", "visual"):  # these every row of a pool folder has
+        missing = sum(int(np.isnan(block[:, 0]).sum()) for _, block in vectors.blocks())
+        if missing:
+            fix = "drop them first, e.g. with {use: rules}"
+            raise UserError(f"{step}: {missing} rows have no `{name}` vector", fix=fix)
     return vectors
 
 
@@ -80,10 +84,17 @@ def _put_back(sorted_decision: Decision, order: IntArray) -> Decision:
     """The decision for the unsorted rows. order: (N,) row of the unsorted pool at each sorted place."""
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    twin = sorted_decision.twin[place]
     return Decision(
         sorted_decision.keep[place],
         sorted_decision.reason[place],
-        np.where(twin >= 0, order[twin], -1) if len(order) else twin,
-        {name: values[place] for name, values in sorted_decision.columns.items()},
+        _rows_back(sorted_decision.twin[place], order),
+        {
+            name: _rows_back(values[place], order) if name in ROW_NUMBERS else values[place]
+            for name, values in sorted_decision.columns.items()
+        },
+        sorted_decision.notes,
     )
+
+
+def _rows_back(rows: IntArray, order: IntArray) -> IntArray:
+    return np.where(rows >= 0, order[rows], -1) if len(order) else rows

@@ -8,18 +8,21 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bunny.core.types import Decision, Pool
-from bunny.curate.kmeans import spherical_kmeans
+from bunny.curate.grouping import group_rows
 from bunny.curate.step import OrderedStep, decision, vectors_of
+from bunny.curate.work import place_of
 
 
 class Cluster(OrderedStep):
-    """Spherical k-means. Adds `cluster`, `centre_cosine`, and for two-probe search `second_cluster`, `border`."""
+    """Spherical k-means. Adds `cluster`, `centre_cosine`, `border` (distance to the nearest border between groups), and
+    `second_cluster`: the group beyond it, of rows near enough to be compared there too; -1 of the others."""
 
     groups: int | None = Field(None, gt=0, description="how many; or give rows_per_group")
     rows_per_group: int | None = Field(None, gt=0, description="mean size, instead of `groups`")
     vectors: str = "visual"  # the column to group by: visual, image or text
     iterations: int = Field(20, gt=0)
     start: Literal["spread", "random"] = "spread"  # spread = k-means++; random for very many groups
+    guests: float = Field(0.6, ge=0, le=1, description="share of the rows, nearest to a border, compared in two groups")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Cluster:
@@ -28,12 +31,15 @@ class Cluster(OrderedStep):
         return self
 
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
-        vectors = np.asarray(vectors_of(pool, self.vectors, "cluster"))
+        vectors = vectors_of(pool, self.vectors, "cluster")
         groups = self.groups or max(1, round(len(pool) / (self.rows_per_group or 1)))
-        found = spherical_kmeans(vectors, groups, rng, self.iterations, self.start)
+        with place_of(pool) as place:
+            found = group_rows(
+                vectors, groups, rng, iterations=self.iterations, start=self.start, guests=self.guests, place=place
+            )
         return decision(
             np.full(len(pool), "", dtype=object),
-            cluster=found.nearest,
+            cluster=found.group,
             centre_cosine=found.cosine,
             second_cluster=found.second,
             border=found.border,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -10,64 +9,79 @@ from pydantic import Field, model_validator
 from scipy.sparse import csr_matrix
 
 from bunny.core.types import Decision, FloatArray, IntArray, Pool
-from bunny.curate.neighbours import link, row_cosine
+from bunny.curate.columns import Rows
+from bunny.curate.duplicates import Compared, find_duplicates, row_cosine
+from bunny.curate.stars import Preference, split_into_stars
 from bunny.curate.step import OrderedStep, column, decision, vectors_of
+from bunny.curate.work import place_of
+
+FEW = 200_000  # rows up to which the curve goes below the threshold by itself
+BELOW = 0.06
 
 
 class Dedup(OrderedStep):
-    """Keeps one member of every linked group. Adds `component`, `twin_cosine` and `link_cosine` (threshold curve).
+    """Keeps one member of every linked group. Adds `component`, `twin_cosine`, `least_cosine` (the lowest cosine within
+    the group: how far a chain stretches), `link_cosine` and `link_to` (the groups at every threshold of the curve).
 
     keep: `median` is the published coreset's rule: members sorted from the centroid outwards, number len // 2 stays;
-    `nearest` and `farthest` (SemDeDup's) are its ends; `best` has the highest value of the column `by`.
+    `nearest` and `farthest` are its ends; `best` has the highest value of the column `by`. Notes: an estimate of the
+    removable duplicates that were not found, from rows compared with all rows.
     """
 
     above: float = Field(gt=-1, le=1, description="cosine from which two pictures are linked")
     keep: Literal["median", "nearest", "farthest", "best"] = "median"
     by: str | None = None  # the column that says which is best, e.g. pair_cosine
+    linking: Literal["chain", "star"] = "chain"  # star: every row that goes is itself linked to the one that stays
+    least_cosine: float | None = Field(None, ge=-1, le=1, description="star: of any two members; the widest diameter")
     vectors: str = "visual"  # the column to compare
     within: Literal["cluster", "pool"] = "cluster"  # `pool` compares all with all: exact, N² products
     probes: Literal[1, 2] = 2  # 2: rows near a border are compared in their second cluster too; 1: the paper's way
-    curve_from: float = Field(0.8, gt=-1, le=1, description="links from here on are remembered for the curve")
+    curve_from: float | None = Field(None, gt=-1, le=1, description="lowest threshold of the curve")
 
     @model_validator(mode="after")
-    def _best_needs_by(self) -> Dedup:
+    def _fits(self) -> Dedup:
         if (self.keep == "best") != (self.by is not None):
             raise ValueError("`keep: best` and `by: COLUMN` belong together")
+        if self.least_cosine is not None and self.linking != "star":
+            raise ValueError("`least_cosine` needs `linking: star`")
         return self
 
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
-        vectors = np.asarray(vectors_of(pool, self.vectors, "dedup"))
-        parts = list(self._parts(pool)) if self.within == "cluster" else None
-        forest = link(vectors, self.above, self.curve_from, parts)
-        component = forest.groups(self.above)
-        twin = self._chosen(self._order(pool, vectors, component), component)
+        vectors = vectors_of(pool, self.vectors, "dedup")
+        with place_of(pool) as place:
+            found = find_duplicates(vectors, self._compared(pool), self.above, self._lowest(len(pool)), rng, place)
+        component = np.unique(found.sets, return_inverse=True)[1].astype(np.int32)
+        score = self._score(pool, vectors, component)
+        if self.linking == "star":
+            prefer: Preference = "middle" if self.keep == "median" else "last" if self.keep == "farthest" else "first"
+            twin = split_into_stars(vectors, component, score, prefer, self.above, self.least_cosine)
+        else:
+            twin = self._chosen(np.lexsort((np.arange(len(pool)), -score, component)), component)
         dropped = twin != np.arange(len(pool))
-        cosine = row_cosine(vectors, twin)
-        reason = f"near duplicate: linked by cosines of at least {self.above:g}; the group's {self.keep} stays"
-        return decision(
-            np.where(dropped, reason, "").astype(object),
-            twin,
-            component=component,
-            twin_cosine=np.where(dropped, cosine, np.nan).astype(np.float32),
-            link_cosine=forest.link_of_row(),
-        )
+        likeness = np.where(dropped, row_cosine(vectors, np.flatnonzero(dropped), twin), np.nan).astype(np.float32)
+        how = "linked" if self.linking == "chain" else "each linked to the one that stays"
+        reason = f"near duplicate: {how} by cosines of at least {self.above:g}; the group's {self.keep} stays"
+        columns = {"component": component, "twin_cosine": likeness, "least_cosine": found.links.least}
+        columns |= {"link_cosine": found.links.cosine, "link_to": found.links.to}
+        made = decision(np.where(dropped, reason, "").astype(object), twin, **columns)
+        return Decision(made.keep, made.reason, made.twin, made.columns, found.notes)
 
-    def _parts(self, pool: Pool) -> Iterator[IntArray]:
-        """(n,) rows of each cluster; with two probes also the rows whose second cluster it is and that lie so near to
-        the border that a linked picture may be beyond it (unit vectors: distance² = 2 - 2 cos)."""
-        home = np.asarray(column(pool, "cluster", "dedup", made_by="cluster"))
-        rows, label = np.arange(len(pool)), home
-        if self.probes == 2:
-            reach = np.sqrt(max(0.0, 2 - 2 * min(self.above, self.curve_from))) + 1e-4
-            second, border = (column(pool, name, "dedup", made_by="cluster") for name in ("second_cluster", "border"))
-            guests = np.flatnonzero((border <= reach) & (second >= 0))
-            rows, label = np.concatenate([rows, guests]), np.concatenate([home, second[guests]])
-        order = np.lexsort((rows, label))
-        edges = np.flatnonzero(np.diff(label[order])) + 1
-        yield from np.split(rows[order], edges) if len(rows) else ()
+    def _lowest(self, rows: int) -> float:
+        """The curve's lowest threshold."""
+        if self.curve_from is not None:
+            return min(self.curve_from, self.above)
+        return self.above - BELOW if rows <= FEW else self.above
 
-    def _order(self, pool: Pool, vectors: FloatArray, component: IntArray) -> IntArray:
-        """(N,) rows sorted by component, then best first (equal ones by id)."""
+    def _compared(self, pool: Pool) -> Compared:
+        if self.within == "pool":
+            return Compared(np.zeros(len(pool), np.int32), np.full(len(pool), -1, np.int32))
+        group = np.asarray(column(pool, "cluster", "dedup", made_by="cluster"))
+        if self.probes == 1:
+            return Compared(group, np.full(len(pool), -1, np.int32))
+        return Compared(group, np.asarray(column(pool, "second_cluster", "dedup", made_by="cluster")))
+
+    def _score(self, pool: Pool, vectors: Rows, component: IntArray) -> FloatArray:
+        """(N,) float64, what the members are ranked by: a column, else the cosine to the centroid."""
         score: FloatArray
         if self.by is not None:
             score = np.asarray(column(pool, self.by, "dedup"), dtype=np.float64)
@@ -75,7 +89,7 @@ class Dedup(OrderedStep):
             score = np.asarray(pool["centre_cosine"], dtype=np.float64)
         else:
             score = _cosine_to_mean(vectors, component)
-        return np.lexsort((np.arange(len(pool)), -np.nan_to_num(score, nan=-np.inf), component))
+        return np.nan_to_num(score, nan=-np.inf)
 
     def _chosen(self, order: IntArray, component: IntArray) -> IntArray:
         """(N,) the member that stays, for every row. order: rows sorted by component, best first."""
@@ -84,13 +98,18 @@ class Dedup(OrderedStep):
         return order[start + place][component] if len(order) else order
 
 
-def _cosine_to_mean(vectors: FloatArray, component: IntArray) -> FloatArray:
+def _cosine_to_mean(vectors: Rows, component: IntArray) -> FloatArray:
     """(N,) cosine of each row to the mean of its component: the centroid where there are no clusters."""
     size = int(component.max(initial=-1)) + 1
-    member = csr_matrix((np.ones(len(component)), (component, np.arange(len(component)))), (size, len(component)))
-    sums = member @ vectors.astype(np.float64)  # (components, D)
+    sums = np.zeros((size, vectors.shape[1]))
+    for start, block in vectors.blocks():
+        here = component[start : start + len(block)]
+        member = csr_matrix((np.ones(len(here)), (here, np.arange(len(here)))), (size, len(here)))
+        sums += member @ block.astype(np.float64)
     means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    cosine: FloatArray = np.einsum("nd,nd->n", vectors, means[component])
+    cosine = np.empty(len(component))
+    for start, block in vectors.blocks():
+        cosine[start : start + len(block)] = np.einsum("nd,nd->n", block, means[component[start : start + len(block)]])
     return cosine
 
 

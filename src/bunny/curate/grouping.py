@@ -1,0 +1,293 @@
+"""Groups of a pool's vectors: rows in files in, every row's group and the rows' codes in order of the groups out.
+
+Two kinds of task, both functions of a folder: `train_centres` looks at a sample, `assign_chunk` puts the rows of one
+chunk into their groups and writes their codes, sorted, beside them. What `bunny.curate.linking` compares later it reads
+from there, one run of rows a chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bunny.core.errors import UserError
+from bunny.core.publishing import publish
+from bunny.core.store import fingerprint, fingerprint_files
+from bunny.core.types import FloatArray, IntArray, Place, Task
+from bunny.curate import kernels, kmeans
+from bunny.curate.codes import Encoded, Quantiser
+from bunny.curate.columns import NpyFile, Rows
+from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays, write_text
+
+SAMPLE_ROWS = 128  # rows a centre that training looks at, for MANY centres 64
+LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
+CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
+MOST_CHUNKS = 2_000
+BLOCK_ROWS = 2_048
+PER_ROW = ("group", "second", "cosine", "border")
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Of each of N rows: its group (int32), `second`, the group where it is compared too (int32, -1: nowhere), `cosine`
+    to its group's centre (float32), `border`: distance to the plane half-way to the next centre (float32)."""
+
+    group: IntArray
+    second: IntArray
+    cosine: FloatArray
+    border: FloatArray
+
+
+def group_rows(
+    vectors: Rows, groups: int, rng: np.random.Generator, *, iterations: int, start: str, guests: float, place: Place
+) -> Groups:
+    """Spherical k-means over all rows. guests: share of the rows, those nearest to a border, that are compared in
+    their second group too."""
+    seed = int(rng.integers(1 << 62))
+    settings = {"groups": groups, "iterations": iterations, "start": start, "guests": guests, "seed": seed}
+    folder = place_rows(vectors, place, "groups", settings)
+    train = Task("bunny.curate.grouping:train_centres", {"folder": str(folder), **settings}, folder / "centres.npz")
+    place.engine.run("centres", [train])
+    found = _assigned(folder, place)
+    note = place.folder / _name_of(vectors, found.group, found.second)
+    if not note.exists():
+        write_text(note, folder.name)
+    return found
+
+
+def code_rows(vectors: Rows, group: IntArray, second: IntArray, place: Place) -> Path:
+    """The folder of the rows' codes in order of known groups: `group_rows`'s own, if it made them of these rows."""
+    note = place.folder / _name_of(vectors, group, second)
+    if note.exists():
+        return place.folder / note.read_text(encoding="utf-8")
+    folder = place_rows(vectors, place, "codes", {"groups": note.name})
+    if not (folder / "centres.npz").exists():
+        quantiser = Quantiser.fit(_evenly(vectors, LEAST_SAMPLE))
+        zero = np.zeros(len(group), np.float32)
+        known = {"group": group, "second": second, "cosine": zero, "border": zero}
+        write_arrays(folder / "known.npz", known)
+        write_arrays(folder / "centres.npz", {"mean": quantiser.mean, "scale": quantiser.scale, "cut": 0.0})
+    _assigned(folder, place)
+    return folder
+
+
+def _name_of(vectors: Rows, group: IntArray, second: IntArray) -> str:
+    """A file name that stands for these rows in these groups."""
+    digest = hashlib.sha256(_identity(vectors).encode())
+    for values in (group, second):
+        digest.update(np.ascontiguousarray(values, np.int32).tobytes())
+    return f"rows-{digest.hexdigest()[:24]}.txt"
+
+
+def _identity(vectors: Rows) -> str:
+    """Fingerprint of the vectors: files by name, size and time, arrays by content, and which rows of them."""
+    files: set[Path] = set()
+    digest = hashlib.sha256(b"" if vectors.index is None else vectors.index.tobytes())
+    for piece in vectors.pieces:
+        if isinstance(piece, NpyFile):
+            digest.update(json.dumps(piece.block()).encode())
+            files.update(piece.files())
+        else:
+            digest.update(np.ascontiguousarray(piece[:]).tobytes())
+    return fingerprint("rows", digest.hexdigest(), {"files": fingerprint_files(sorted(files))})
+
+
+def _evenly(vectors: Rows, count: int) -> FloatArray:
+    """At most so many rows, spread over all."""
+    size = len(vectors)
+    return vectors.read(np.unique(np.linspace(0, size - 1, min(size, count)).astype(np.int64)) if size else slice(0))
+
+
+def place_rows(vectors: Rows, place: Place, kind: str, settings: Mapping[str, Any]) -> Path:
+    """A folder that says which rows of which files are meant, in the order in which they are stored there."""
+    index = np.arange(len(vectors), dtype=np.int64) if vectors.index is None else vectors.index
+    folder = place.folder / f"{kind}-{fingerprint(kind, dict(settings), {'rows': _identity(vectors)})}"
+    if (folder / "rows.json").exists():
+        return folder
+    pieces = []
+    for number, piece in enumerate(vectors.pieces):
+        if not isinstance(piece, NpyFile):
+            write_array(folder / f"vectors-{number}.npy", np.asarray(piece[:]))
+            piece = NpyFile(folder / f"vectors-{number}.npy")
+        pieces.append(piece.block())
+    order = np.argsort(index, kind="stable")
+    write_array(folder / "order.npy", index[order])  # places in the files, ascending
+    write_array(folder / "position.npy", order.astype(np.int64))  # row of the pool at each
+    chunk = max(CHUNK_ROWS, -(-len(index) // MOST_CHUNKS))
+    write_text(folder / "rows.json", json.dumps({"pieces": pieces, "chunk": chunk}))
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What `place_rows` wrote. vectors: in stored order; position: (N,) int64, the row of the pool at each place."""
+
+    folder: Path
+    vectors: Rows
+    position: IntArray
+    chunk: int
+
+    @staticmethod
+    def open(folder: Path | str) -> Placed:
+        folder = Path(folder)
+        content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+        order, position = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("order", "position"))
+        pieces = [NpyFile(**block) for block in content["pieces"]]
+        return Placed(folder, Rows(pieces, order), position, int(content["chunk"]))
+
+    def chunks(self) -> Iterator[tuple[int, int, Path]]:
+        """(first row, last + 1, folder) of every chunk."""
+        for number, start in enumerate(range(0, len(self.position), self.chunk)):
+            yield start, min(start + self.chunk, len(self.position)), self.folder / f"chunk-{number:05d}"
+
+
+def train_centres(
+    folder: str, groups: int, iterations: int, start: str, guests: float, seed: int, output: Path
+) -> None:
+    """Task: the centres, from a sample that depends on the rows' order in the pool only, not on where they stand."""
+    placed, rng = Placed.open(folder), np.random.default_rng(seed)
+    size = len(placed.position)
+    a_centre = SAMPLE_ROWS if groups < kmeans.MANY else SAMPLE_ROWS // 2
+    wanted = min(size, max(LEAST_SAMPLE, a_centre * groups))
+    drawn = np.sort(rng.choice(size, wanted, replace=False))  # rows of the pool
+    stored = np.empty(size, np.int64)
+    stored[placed.position] = np.arange(size)
+    sample = placed.vectors[stored[drawn]]
+    quantiser = Quantiser.fit(sample.read(slice(0, 20_000)))
+    encoded = _encoded(sample, quantiser)
+    refuse_unusable(encoded.length)
+    centres = kmeans.train(encoded, quantiser, groups, rng, iterations, start)  # type: ignore[arg-type]
+    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest, quantiser)
+    seen = slice(0, 20_000)
+    border = _borders(centres, centres.assign(encoded.codes[seen]), quantiser)
+    near = border[np.isfinite(border)]
+    cut = float(np.quantile(near, guests)) if len(near) and guests > 0 else -1.0
+    found = {"mean": quantiser.mean, "scale": quantiser.scale, "cut": cut, "unit": centres.unit}
+    if centres.cells is not None:
+        cells = centres.cells
+        found |= {"cell_codes": cells.codes, "cell_bias": cells.bias, "cell_start": cells.start}
+        found["cell_probed"] = cells.probed
+    write_arrays(output, found)
+
+
+def _centred(centres: kmeans.Centres, sample: Rows, label: IntArray, quantiser: Quantiser) -> kmeans.Centres:
+    """The centres at the means of the vectors themselves, no longer of their codes."""
+    sums = np.zeros(centres.unit.shape)
+    for first, block in sample.blocks():
+        kernels.add_rows(block, label[first : first + len(block)], sums)
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    unit = np.where(length > 1e-9, sums / np.maximum(length, 1e-9), centres.unit).astype(np.float32)
+    moved = kmeans.Centres.of(unit, quantiser)
+    return kmeans.Centres(moved.unit, moved.codes, moved.bias, centres.cells)
+
+
+def _encoded(rows: Rows, quantiser: Quantiser) -> Encoded:
+    """Codes of many rows, block by block."""
+    size, columns = rows.shape
+    all_rows = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+
+    def one(start: int) -> None:
+        part = slice(start, start + BLOCK_ROWS)
+        found = quantiser.encode(rows.read(part))
+        for name in ("codes", "error", "length", "along"):
+            getattr(all_rows, name)[part] = getattr(found, name)
+
+    in_threads(one, range(0, size, BLOCK_ROWS))
+    return all_rows
+
+
+def _borders(centres: kmeans.Centres, found: kmeans.Assigned, quantiser: Quantiser) -> FloatArray:
+    distance = np.empty(len(found.nearest), np.float32)
+    kernels.apart(centres.unit, found.nearest, found.second, distance)
+    margin = found.margin / quantiser.unit
+    return np.where(found.second >= 0, margin / np.maximum(distance, 1e-12), np.inf).astype(np.float32)
+
+
+def _assigned(folder: Path, place: Place) -> Groups:
+    placed = Placed.open(folder)
+    tasks = [
+        Task("bunny.curate.grouping:assign_chunk", {"folder": str(folder), "first": first, "last": last}, path)
+        for first, last, path in placed.chunks()
+    ]
+    place.engine.run("groups", tasks)
+    size = len(placed.position)
+    kinds = {"group": np.int32, "second": np.int32, "cosine": np.float32, "border": np.float32}
+    found = {name: np.empty(size, kind) for name, kind in kinds.items()}
+    for first, last, path in placed.chunks():
+        stored = read_arrays(path / "columns.npz")
+        for name, values in found.items():
+            values[placed.position[first:last]] = stored[name]
+    return Groups(**found)
+
+
+def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
+    """Task: groups of one chunk's rows (`columns.npz`, in stored order), their codes in order of the groups
+    (`codes.npy`, `codes.npz`), and once more, of those that are guests, in order of their second groups."""
+    placed, model = Placed.open(folder), read_arrays(Path(folder) / "centres.npz")
+    quantiser = Quantiser(model["mean"], float(model["scale"]))
+    rows = placed.vectors[first:last]
+    found = {name: np.empty(last - first, np.float32 if name in ("cosine", "border") else np.int32) for name in PER_ROW}
+    size, columns = rows.shape
+    encoded = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+    centres = _centres(model, quantiser)
+    if centres is None:
+        known = read_arrays(Path(folder) / "known.npz")
+        for name in PER_ROW:
+            found[name][:] = known[name][placed.position[first:last]]
+
+    def one(start: int) -> None:
+        part = slice(start, min(size, start + BLOCK_ROWS))
+        vectors = rows.read(part)
+        coded = quantiser.encode(vectors)
+        for name in ("codes", "error", "length", "along"):
+            getattr(encoded, name)[part] = getattr(coded, name)
+        if centres is not None:
+            best = centres.assign(coded.codes)
+            found["group"][part], found["second"][part] = best.nearest, best.second
+            found["border"][part] = _borders(centres, best, quantiser)
+            kernels.row_dots(vectors, centres.unit, best.nearest, found["cosine"][part])
+
+    in_threads(one, range(0, size, BLOCK_ROWS))
+    refuse_unusable(encoded.length)
+    found["second"][found["border"] > float(model["cut"])] = -1
+    _write_chunk(output, found, encoded, np.asarray(placed.position[first:last]))
+
+
+def _centres(model: Mapping[str, npt.NDArray[Any]], quantiser: Quantiser) -> kmeans.Centres | None:
+    if "unit" not in model:
+        return None
+    centres = kmeans.Centres.of(model["unit"], quantiser)
+    if "cell_codes" not in model:
+        return centres
+    cells = kmeans.Cells(model["cell_codes"], model["cell_bias"], model["cell_start"], int(model["cell_probed"]))
+    return kmeans.Centres(centres.unit, centres.codes, centres.bias, cells)
+
+
+def refuse_unusable(length: FloatArray) -> None:
+    """Raise UserError if the length of an encoded row is no number."""
+    if unusable := int(np.isnan(length).sum()):
+        raise UserError(
+            f"{unusable} of {len(length)} rows have no usable vector (NaN, infinity or zero)",
+            fix="drop them before: a pool made by `bunny curate` lists them as rejected; for texts use {use: rules}",
+        )
+
+
+def _write_chunk(output: Path, found: Mapping[str, npt.NDArray[Any]], encoded: Encoded, position: IntArray) -> None:
+    with publish(output) as folder:
+        folder.mkdir()
+        write_arrays(folder / "columns.npz", dict(found))
+        at_home = np.argsort(found["group"], kind="stable")
+        near = np.flatnonzero(found["second"] >= 0)
+        away = near[np.argsort(found["second"][near], kind="stable")]
+        for name, order, label in (("codes", at_home, found["group"]), ("guests", away, found["second"])):
+            np.save(folder / f"{name}.npy", encoded.codes[order])
+            facts = {"group": label[order], "position": position[order]}
+            facts |= {fact: getattr(encoded, fact)[order] for fact in ("error", "length", "along")}
+            write_arrays(folder / f"{name}.npz", facts)

@@ -1,0 +1,286 @@
+"""Linked groups: codes in order of the groups in, sets of rows linked by a likeness out. Exact within what is compared.
+
+Compared are all rows of a group and its guests (rows near the border, see `grouping`, whose second group it is). Codes
+decide what they can decide for sure; the vectors decide the rest. `link_bucket` is the task: some groups whose rows
+fit into memory together. Nothing is kept of a link but that it joins two sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bunny.core.types import FloatArray, IntArray, Place, Task
+from bunny.curate import kernels
+from bunny.curate.codes import Codes, Quantiser, products
+from bunny.curate.columns import Rows
+from bunny.curate.grouping import Placed
+from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
+
+TALL, WIDE = 256, 1024  # rows and columns of one product of codes
+SHAPES = 64  # rows of products are multiples of this
+BUCKET_ROWS = 131_072  # rows and guests of one task, more only if one group has more
+CROWD = 4_096  # rows of a group from which lumps are looked for first
+LUMP = 256  # rows that one row must be linked to for sure to make a lump
+MOST_LUMPS = 32
+DOUBTFUL = 1 << 18  # pairs that wait for their vectors
+
+SETS = "sets.npy"
+EVERY = ("position", "error", "length", "along")
+
+Array = npt.NDArray[Any]
+
+
+def linked_sets(vectors: Rows, folder: Path, above: float, place: Place) -> IntArray:
+    """(N,) int64: the lowest row of each row's set: rows linked, directly or in a chain, by a likeness of `above`.
+
+    folder: where `grouping` has put the codes of exactly these rows, in any order.
+    """
+    work = folder / f"links-{above!r}"
+    if (work / SETS).exists():
+        known: IntArray = np.load(work / SETS)
+        return known
+    placed = Placed.open(folder)
+    tasks = [
+        Task(
+            "bunny.curate.linking:link_bucket",
+            {"folder": str(folder), "first": first, "last": last, "above": above},
+            work / f"{first:09d}-{last:09d}.npz",
+        )
+        for first, last in _buckets(_group_sizes(placed))
+    ]
+    place.engine.run("links", tasks)
+    parent = np.arange(len(placed.position), dtype=np.int64)
+    for task in tasks:
+        links = read_arrays(task.output)
+        kernels.join_pairs(parent, links["first"], links["second"])
+    found: IntArray = kernels.roots(parent)
+    write_array(work / SETS, found)
+    return found
+
+
+def thresholds_done(folder: Path) -> list[float]:
+    """Thresholds for which the sets are known, highest first."""
+    return sorted(
+        (float(path.parent.name.removeprefix("links-")) for path in folder.glob(f"links-*/{SETS}")), reverse=True
+    )
+
+
+def _group_sizes(placed: Placed) -> IntArray:
+    """(K,) rows and guests of every group."""
+    total = np.zeros(0, np.int64)
+    for _, _, chunk in placed.chunks():
+        for name in ("codes", "guests"):
+            here = np.bincount(read_arrays(chunk / f"{name}.npz")["group"])
+            if len(here) > len(total):
+                total = np.concatenate([total, np.zeros(len(here) - len(total), np.int64)])
+            total[: len(here)] += here
+    return total
+
+
+def _buckets(count: IntArray) -> Iterator[tuple[int, int]]:
+    """(first, last + 1) runs of groups of about BUCKET_ROWS rows."""
+    start, rows = 0, 0
+    for group, here in enumerate(count.tolist()):
+        if rows and rows + here > BUCKET_ROWS:
+            yield start, group
+            start, rows = group, 0
+        rows += here
+    if rows:
+        yield start, len(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Rows of a bucket, in order of their groups. codes: (n + WIDE, D), the last ones zero; group, position: (n,);
+    error, length, along: (n,), see `kernels.encode`."""
+
+    codes: Codes
+    group: IntArray
+    position: IntArray
+    error: FloatArray
+    length: FloatArray
+    along: FloatArray
+
+    @property
+    def size(self) -> int:
+        return len(self.group)
+
+    def of(self, group: int) -> slice:
+        """Where a group's rows are."""
+        return slice(*np.searchsorted(self.group, [group, group + 1]).tolist())
+
+
+def link_bucket(folder: str, first: int, last: int, above: float, output: Path) -> None:
+    """Task: links that join the sets of the groups from `first` to `last` - 1: (M,) int64 `first`, `second` rows."""
+    placed = Placed.open(folder)
+    model = read_arrays(placed.folder / "centres.npz")
+    quantiser = Quantiser(model["mean"], float(model["scale"]))
+    homes, guests = (_side(placed, name, first, last) for name in ("codes", "guests"))
+    both = {name: np.concatenate([getattr(homes, name), getattr(guests, name)]) for name in EVERY}
+    bounds = quantiser.bounds(both["error"], both["length"], both["along"])
+    bucket = _Bucket(homes, guests, both["position"], *bounds, quantiser.unit, np.float32(above), _Stored(placed))
+    joined: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def one(group: int) -> None:
+        joined[group] = _Room(bucket, group).links()
+
+    in_threads(one, np.unique(homes.group).tolist())
+    links = [joined[group] for group in sorted(joined)]
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
+    one_side, other_side = (np.concatenate([nothing[side], *(link[side] for link in links)]) for side in (0, 1))
+    write_arrays(output, {"first": one_side, "second": other_side})
+
+
+def _side(placed: Placed, name: str, first: int, last: int) -> Side:
+    """The rows of the groups from all chunks."""
+    keys = ("group", *EVERY)
+    parts: dict[str, list[Array]] = {key: [] for key in keys}
+    runs: list[tuple[Path, slice]] = []
+    for _, _, chunk in placed.chunks():
+        facts = read_arrays(chunk / f"{name}.npz")
+        here = slice(*np.searchsorted(facts["group"], [first, last]).tolist())
+        runs.append((chunk / f"{name}.npy", here))
+        for key in keys:
+            parts[key].append(facts[key][here])
+    facts = {key: np.concatenate(values) for key, values in parts.items()}
+    order = np.argsort(facts["group"], kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    codes, done = np.zeros((len(order) + WIDE, placed.vectors.shape[1]), np.int8), 0
+    for path, here in runs:
+        codes[place[done : done + here.stop - here.start]] = np.load(path, mmap_mode="r")[here]
+        done += here.stop - here.start
+    return Side(codes, **{key: facts[key][order] for key in keys})
+
+
+class _Stored:
+    """Vectors by rows of the pool."""
+
+    def __init__(self, placed: Placed) -> None:
+        self.vectors = placed.vectors
+        self.place = np.empty(len(placed.position), np.int64)
+        self.place[placed.position] = np.arange(len(placed.position))
+
+    def read(self, position: IntArray) -> FloatArray:
+        return self.vectors.read(self.place[position])
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """What all rooms of a bucket share. position, shift, slack: (n,) of the homes, then of the guests; unit: code units
+    of a likeness of one."""
+
+    homes: Side
+    guests: Side
+    position: IntArray
+    shift: IntArray
+    slack: IntArray
+    unit: float
+    threshold: np.float32
+    stored: _Stored
+
+
+class _Room:
+    """One group's rows (first) and guests (after them), and the sets they make among themselves."""
+
+    def __init__(self, bucket: _Bucket, group: int) -> None:
+        home, guest = bucket.homes.of(group), bucket.guests.of(group)
+        self.home, self.size = bucket.homes.codes[home.start :], home.stop - home.start
+        self.guest = bucket.guests.codes[guest.start :]
+        rows = np.concatenate(
+            [np.arange(home.start, home.stop), np.arange(guest.start, guest.stop) + bucket.homes.size]
+        )
+        self.position, self.shift, self.slack = bucket.position[rows], bucket.shift[rows], bucket.slack[rows]
+        self.parent = np.arange(len(rows), dtype=np.int64)
+        self.unit_threshold, self.threshold = int(np.floor(float(bucket.threshold) * bucket.unit)), bucket.threshold
+        self.stored = bucket.stored
+        self.doubtful = np.empty((DOUBTFUL, 2), np.int64)
+        self.count = 0
+
+    def links(self) -> tuple[IntArray, IntArray]:
+        """(M,) rows of the pool each: a star for every set."""
+        if self.size > CROWD:
+            self._gather_lumps()
+        everyone = len(self.position)
+        for start in range(0, self.size, TALL):
+            self._strip(start, min(start + TALL, self.size), start, self.size)
+        for start in range(self.size, everyone, TALL):
+            stop = min(start + TALL, everyone)
+            self._strip(start, stop, 0, self.size)
+            self._strip(start, stop, start, everyone)
+        self._settle()
+        root = kernels.roots(self.parent)
+        moved = np.flatnonzero(root != np.arange(len(root)))
+        return self.position[root[moved]], self.position[moved]
+
+    def _codes(self, start: int, stop: int) -> Codes:
+        """A run of rows, and some more after it: whatever stands there. Products of ever new shapes are slow."""
+        stop = start + -(-(stop - start) // SHAPES) * SHAPES
+        if start >= self.size:
+            return self.guest[start - self.size : stop - self.size]
+        return self.home[start:stop]
+
+    def _strip(self, start: int, stop: int, other: int, other_stop: int) -> None:
+        for column in range(other, other_stop, WIDE):
+            self._tile(start, stop, column, min(column + WIDE, other_stop))
+
+    def _tile(self, start: int, stop: int, other: int, other_stop: int) -> None:
+        """Compare two runs of rows, unless all of them are in one set already."""
+        if kernels.one_set(self.parent, start, stop, other, other_stop):
+            return
+        scores = products(self._codes(start, stop), self._codes(other, other_stop))
+        columns = slice(other, other_stop)
+        least = self.unit_threshold - int(self.shift[columns].max()) - int(self.slack[columns].max())
+        least -= int(self.slack[start:stop].max()) + 1
+        if self.count > DOUBTFUL // 2:
+            self._settle()
+        while True:
+            span = (start, stop, other, other_stop)
+            known = (self.shift, self.slack, least, self.unit_threshold, self.parent)
+            count = kernels.scan(scores, span, *known, self.doubtful, self.count)
+            if count <= DOUBTFUL:
+                break
+            self.count = DOUBTFUL
+            self._settle()
+        self.count = count
+
+    def _settle(self) -> None:
+        """Let the vectors decide the doubtful pairs."""
+        pairs = self.doubtful[: self.count]
+        pairs = pairs[kernels.still_apart(pairs, self.parent)]
+        self.count = 0
+        if len(pairs):
+            rows, places = np.unique(pairs, return_inverse=True)
+            vectors = self.stored.read(self.position[rows])
+            kernels.settle(pairs, places.reshape(-1, 2), vectors, self.threshold, self.parent)
+
+    def _gather_lumps(self) -> None:
+        """Join the rows that are surely linked to a few rows, and put each such lump together: the tiles inside lumps
+        are then skipped. It decides nothing that the tiles would not."""
+        lump = np.full(self.size, MOST_LUMPS, np.int64)
+        for number in range(MOST_LUMPS):
+            free = np.flatnonzero(lump == MOST_LUMPS)
+            if len(free) <= LUMP:
+                break
+            head = int(free[(number * 7919) % len(free)])
+            scores = products(self.home[: self.size], self.home[head : head + 1])[:, 0].astype(np.int64)
+            likeness = scores + self.shift[: self.size] + int(self.shift[head])
+            sure = likeness - self.slack[: self.size] - int(self.slack[head]) > self.unit_threshold
+            sure &= lump == MOST_LUMPS
+            if int(sure.sum()) > LUMP:
+                lump[sure] = number
+        order = np.argsort(lump, kind="stable")
+        self.home = np.concatenate([self.home[order], np.zeros((WIDE, self.home.shape[1]), np.int8)])
+        for name in ("position", "shift", "slack"):
+            values = getattr(self, name)
+            setattr(self, name, np.concatenate([values[: self.size][order], values[self.size :]]))
+        edges = np.searchsorted(lump[order], np.arange(MOST_LUMPS + 1))
+        for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            if stop > start:
+                kernels.join_pairs(self.parent, np.full(stop - start, start), np.arange(start, stop))
