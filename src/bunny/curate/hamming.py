@@ -72,7 +72,8 @@ class _Index:
     def keys(self, hashes: Hashes, number: int) -> IntArray:
         """(N,) int64 value of one band of any hashes."""
         shift, mask = np.uint64(self.shift[number]), np.uint64((1 << self.width[number]) - 1)
-        return ((hashes >> shift) & mask).astype(np.int64)
+        values: IntArray = ((hashes >> shift) & mask).astype(np.int64)
+        return values
 
     def band(self, number: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Values of one band in ascending order, flips, rows in that order, where each value's rows begin."""

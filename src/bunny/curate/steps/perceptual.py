@@ -19,7 +19,8 @@ class Perceptual(OrderedStep):
     many bits lie between a dropped picture and the one that stands for it.
 
     Finds what other sizes, formats and slight edits make of one photograph; the hash is grey and coarse, so it takes a
-    recoloured drawing for the same, and small things on a white page. Pictures without a hash (not decoded), or of one grey, whose hash says nothing, stay.
+    recoloured drawing for the same, and small things on a white page. Pictures without a hash (not decoded) stay, and
+    those of one grey, whose hash says nothing.
     """
 
     bits: int = Field(4, ge=0, le=8, description="of 64 that may differ; 0 = equal hashes only")
