@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from bunny.core.errors import UserError
 from bunny.core.log import log
+from bunny.core.sample_table import json_value
 from bunny.core.store import fingerprint, trouble
 from bunny.core.types import Rejected, Sample
-from bunny.data.sample_table import json_value
 
 JOURNAL = ".written.jsonl"
 

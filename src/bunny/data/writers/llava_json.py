@@ -15,9 +15,9 @@ from typing import Any
 from bunny.core.protocols import Facts
 from bunny.core.publishing import publish
 from bunny.core.recipe import Section
+from bunny.core.sample_table import json_value
 from bunny.core.types import IMAGE_MARK, ImageRef, Rejected, Sample, Turn
 from bunny.data.containers import ImageError
-from bunny.data.sample_table import json_value
 from bunny.data.writers._pictures import encoded
 from bunny.data.writers._shards import batches, writing
 

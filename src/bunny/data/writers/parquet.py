@@ -15,9 +15,9 @@ from pydantic import Field
 
 from bunny.core.protocols import Facts
 from bunny.core.recipe import Section
+from bunny.core.sample_table import json_value
 from bunny.core.types import Rejected, Sample
 from bunny.data.containers import ImageError
-from bunny.data.sample_table import json_value
 from bunny.data.writers._pictures import encoded
 from bunny.data.writers._shards import batches, write_shards
 
