@@ -21,7 +21,6 @@ from bunny.core.types import BoolArray, IntArray
 from bunny.curate import charts
 from bunny.curate.columns import Texts
 from bunny.curate.engine import Selection, StepRun
-from bunny.curate.explore.groups import Groups
 from bunny.curate.report_groups import duplicate_groups
 from bunny.curate.report_wall import SamplesOf, Thumbnail, Wall
 
@@ -134,15 +133,15 @@ def _clusters(selection: Selection, wall: Wall) -> list[dict[str, Any]]:
     if "cluster" not in selection.columns():
         return []
     label, known = selection.column("cluster")
-    column: IntArray = np.where(known, label, -1).astype(np.int64)
-    groups = Groups.of(column, wall.kept, np.full(len(column), np.nan))
+    size = np.bincount(label[known & (label >= 0)])
     found = []
-    for place in groups.order("size")[:CLUSTERS_SHOWN]:
-        members = groups.members(int(place))
+    for number in np.argsort(-size, kind="stable")[:CLUSTERS_SHOWN]:
+        if not size[number]:
+            break
+        members = np.flatnonzero(known & (label == number))
         cards = wall.drawn(members, CLUSTER_FACES)
-        found.append(
-            {"label": int(groups.label[place]), "size": len(members), "kept": int(groups.kept[place]), "cards": cards}
-        )
+        stay = int(wall.kept[members].sum())
+        found.append({"label": int(number), "size": len(members), "kept": stay, "cards": cards})
     return found
 
 

@@ -28,12 +28,14 @@ class Groups:
     @staticmethod
     def of(column: IntArray, kept: BoolArray, cosine: FloatArray, smallest: int = 1) -> Groups:
         """column: (N,) group of every row, -1 none. smallest: groups of fewer rows are left out."""
-        rows = np.flatnonzero(column >= 0)
+        member = column >= 0
+        if smallest > 1 and int(column.max(initial=-1)) < 4 * len(column):  # few rows are left to be sorted
+            member &= np.bincount(column[member])[np.where(member, column, 0)] >= smallest if member.any() else member
+        rows = np.flatnonzero(member)
         rows = rows[np.argsort(column[rows], kind="stable")]
-        label, start, size = np.unique(column[rows], return_index=True, return_counts=True)
-        many = size >= smallest
-        rows = rows[np.repeat(many, size)]
-        label, size = label[many], size[many]
+        label, size = np.unique(column[rows], return_counts=True)
+        rows = rows[np.repeat(size >= smallest, size)]
+        label, size = label[size >= smallest], size[size >= smallest]
         start = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
         if not len(label):
             return Groups(label, start, rows, label, label.astype(float))
