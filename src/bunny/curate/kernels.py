@@ -270,6 +270,23 @@ def scan(
 
 
 @njit(cache=True, nogil=True)
+def within_reach(
+    scores: Any, along: Any, bound: Any, column_along: Any, column_bound: Any, threshold: int, pairs: Any
+) -> int:
+    """The (row, column) pairs of (n, m) int32 products whose likeness may reach the threshold, written into (M, 2)
+    `pairs`; how many. The others as in `scan`."""
+    count = 0
+    for i in range(scores.shape[0]):
+        line = scores[i]
+        low = threshold - along[i] - bound[i]
+        for j in range(line.shape[0]):
+            if line[j] + column_along[j] + column_bound[j] >= low:
+                pairs[count, 0], pairs[count, 1] = i, j
+                count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
 def still_apart(pairs: Any, parent: Any) -> Any:
     """(M,) bool: which of (M, 2) pairs are not in one set."""
     found = np.empty(pairs.shape[0], np.bool_)

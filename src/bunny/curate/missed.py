@@ -13,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from bunny.core.types import IntArray, Place, Task
+from bunny.curate import kernels
 from bunny.curate.codes import Quantiser, products
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
 from bunny.curate.work import read_arrays, write_arrays
 
-PRODUCTS = 500_000_000  # pairs that are looked at; but at least and at most so many rows:
-LEAST_ROWS, MOST_ROWS = 256, 4_096
+PRODUCTS = 200_000_000  # pairs that are looked at; but at least and at most so many rows:
+LEAST_ROWS, MOST_ROWS = 256, 2_048
 BLOCK = 512
 Z = 1.96
+
+Array = npt.NDArray[Any]
 
 
 def estimate_missed(
@@ -89,20 +92,18 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
     mine = quantiser.encode(ask["vectors"])
     facts, codes = read_arrays(Path(chunk) / "codes.npz"), np.load(Path(chunk) / "codes.npy", mmap_mode="c")
     both = [np.concatenate([getattr(mine, name), facts[name]]) for name in ("error", "length", "along")]
-    shift, slack = (part.astype(np.int64) for part in quantiser.bounds(*both))
+    shift, slack = quantiser.bounds(*both)
     count, threshold = len(ask["rows"]), int(np.floor(above * quantiser.unit))
     stored = np.empty(len(placed.position), np.int64)
     stored[placed.position] = np.arange(len(placed.position))
-    found: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    found: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    pairs = np.empty((BLOCK * count, 2), np.int32)
     for start in range(0, len(codes), BLOCK):
-        rows = np.ascontiguousarray(codes[start : start + BLOCK])
+        rows = codes[start : start + BLOCK]
         here = slice(count + start, count + start + len(rows))
-        least = threshold - int(shift[:count].max()) - int(slack[:count].max()) - int((slack[here] + shift[here]).max())
-        scores = products(rows, mine.codes)
-        first, second = np.nonzero(scores >= least)
-        likeness = scores[first, second] + shift[here][first] + shift[second] + slack[here][first] + slack[second]
-        maybe = likeness >= threshold
-        position, number = facts["position"][start : start + BLOCK][first[maybe]], second[maybe]
+        known = (shift[here], slack[here], shift[:count], slack[:count])
+        some = pairs[: kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]
+        position, number = facts["position"][start + some[:, 0]], some[:, 1]
         if len(position):
             vectors = placed.vectors.read(stored[position]).astype(np.float64)
             exact = (vectors * ask["vectors"][number]).sum(1).astype(np.float32)
