@@ -53,6 +53,7 @@ register_post_import_hook(_make_callable, "bunny.curate")
 
 
 AWAITED = {
+    "transformers.modeling_layers": "GenericForTokenClassification",
     "transformers.models.auto.modeling_auto": "AutoModelForImageTextToText",
     "transformers.models.auto.processing_auto": "AutoProcessor",
     "transformers.models.llava.configuration_llava": "LlavaConfig",

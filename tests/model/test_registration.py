@@ -33,6 +33,12 @@ FIRST = [
     "import bunny; from transformers import LlavaForConditionalGeneration",
     "import bunny; from transformers import LlavaProcessor",
     "import bunny; from transformers import pipeline",
+    "import bunny; from transformers import CLIPConfig, CLIPModel",
+    "import bunny; from transformers import AutoModel",
+    "import bunny; from transformers import Trainer",
+    "import bunny; from transformers.modeling_layers import GradientCheckpointingLayer",
+    "import bunny, torch; from transformers import CLIPModel, CLIPProcessor",
+    "from transformers import CLIPModel; import bunny",
     "import transformers; import bunny",
     "from transformers import AutoModel, AutoProcessor, LlavaForConditionalGeneration; import bunny",
     "from transformers import LlavaConfig; import bunny",
@@ -44,7 +50,7 @@ FIRST = [
     "from bunny.model import build",
     "import peft; import bunny",
 ]
-QUICK = {FIRST[5], FIRST[12]}
+QUICK = {FIRST[5], "import bunny, torch; from transformers import CLIPModel, CLIPProcessor", "from bunny.model.config import BunnyConfig"}
 
 
 @pytest.mark.parametrize(
