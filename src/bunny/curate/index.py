@@ -27,9 +27,9 @@ from bunny.core.sample_table import write_samples
 from bunny.core.store import trouble
 from bunny.core.types import IMAGE_MARK, IntArray, Rejected, Sample, StoredVectors
 from bunny.curate.parts import FACTS, NUMBERS, REJECTED, SAMPLES, TEXTS, VECTORS, write_facts, write_rejected
+from bunny.curate.storable import tellable, unstorable
 
 INDEX = "index.json"
-CAPTION_CHARACTERS = 1_000_000  # longer captions are rejected; they are files pasted by accident, not captions
 BATCH = 2048  # samples whose facts wait for their column
 
 UNREADABLE = (UserError, OSError, ValueError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
@@ -113,13 +113,11 @@ class _Feed:
         while True:
             row = self._next()
             self._number += 1
-            if isinstance(row, Rejected):
-                self.rejected.append(row)
-            elif len(row.text) > CAPTION_CHARACTERS:
-                detail = f"{len(row.text)} characters, the limit is {CAPTION_CHARACTERS}"
-                self.rejected.append(Rejected(row.id, _place(row), "caption_too_long", detail))
-            else:
+            bad = tellable(row) if isinstance(row, Rejected) else unstorable(row)
+            if bad is None:
+                assert isinstance(row, Sample)
                 return self._number, row
+            self.rejected.append(bad)
 
     def _next(self) -> Sample | Rejected:
         try:
@@ -128,7 +126,7 @@ class _Feed:
             if trouble(error.__cause__ or error, self._disk):  # a full disk is no fault of the shard
                 raise
             self.failed = " ".join(str(error).split()) or type(error).__name__
-            self.rejected.append(Rejected(self._where, self._where, "unreadable_shard", self.failed))
+            self.rejected.append(tellable(Rejected(self._where, self._where, "unreadable_shard", self.failed)))
             self._rows = iter(())
             raise StopIteration from None
 
@@ -170,10 +168,6 @@ def file_age(path: str) -> tuple[int, int]:
     except (OSError, ValueError):
         return 0, 0
     return stat.st_size, stat.st_mtime_ns
-
-
-def _place(sample: Sample) -> str:
-    return str(sample.images[0]) if sample.images else sample.source
 
 
 class FactColumns:
