@@ -20,7 +20,7 @@ def blobs(count: int, each: int, columns: int = 16, seed: int = 0) -> Array:
 
 
 def groups_of(rows: Array | Rows, count: int, folder: Path, seed: int = 0, **how: object) -> Groups:
-    settings = {"iterations": 20, "start": "spread", "guests": 0.6, **how}
+    settings = {"iterations": 20, "start": "spread", "reach": 0.06, **how}
     return group_rows(Rows.of(rows), count, np.random.default_rng(seed), place=place_in(folder), **settings)  # type: ignore[arg-type]
 
 
@@ -38,7 +38,7 @@ def test_blobs_that_lie_apart_become_the_groups(tmp_path: Path) -> None:
 
 def test_cosine_second_and_border_are_those_of_the_centres(tmp_path: Path) -> None:
     rows = with_duplicates(300, 24, 1)
-    found = groups_of(rows, 7, tmp_path, guests=1.0)
+    found = groups_of(rows, 7, tmp_path, reach=9.0)
     sums = np.stack([rows[found.group == group].sum(0) for group in range(7)])
     likeness = rows @ unit(sums).T
     off = np.abs(found.cosine - likeness[np.arange(300), found.group])  # a last row may have moved after the centres
@@ -50,12 +50,11 @@ def test_cosine_second_and_border_are_those_of_the_centres(tmp_path: Path) -> No
     assert np.corrcoef(found.border[agree], (by_likeness[:, -1] - by_likeness[:, -2])[agree])[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
-def test_so_many_rows_are_guests(tmp_path: Path, share: float) -> None:
-    found = groups_of(with_duplicates(400, 16, 2), 9, tmp_path, guests=share)
-    guests = found.second >= 0
-    assert guests.mean() == pytest.approx(share, abs=0.01)
-    assert not guests.any() or found.border[guests].max() <= found.border[~guests].min()
+@pytest.mark.parametrize("reach", [0.0, 0.1, 0.3, 9.0])
+def test_rows_within_reach_of_a_border_are_guests(tmp_path: Path, reach: float) -> None:
+    found = groups_of(with_duplicates(400, 16, 2), 9, tmp_path, reach=reach)
+    np.testing.assert_array_equal(found.second >= 0, (found.border <= reach) & (reach > 0))
+    assert (found.second >= 0).any() == (reach > 0.05)
 
 
 def test_more_iterations_fit_no_worse() -> None:

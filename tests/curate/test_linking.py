@@ -172,7 +172,7 @@ def test_another_threshold_makes_no_products_again(tmp_path: Path, monkeypatch: 
 
 def test_codes_of_the_clustering_serve_the_comparison(tmp_path: Path) -> None:
     rows, place = Rows.of(with_duplicates(500, 16, 3)), place_in(tmp_path)
-    grouped = group_rows(rows, 6, np.random.default_rng(0), iterations=5, start="random", guests=0.5, place=place)
+    grouped = group_rows(rows, 6, np.random.default_rng(0), iterations=5, start="random", reach=0.05, place=place)
     sets = found(rows, Compared(grouped.group, grouped.second), 0.9, tmp_path).sets
     assert sets.tolist() == dense_sets(rows.read(), grouped.group, grouped.second, 0.9)
     assert not list(tmp_path.glob("codes-*"))

@@ -144,7 +144,7 @@ def border_pool() -> Pool:
     """Two clusters with a duplicate pair on either side of the border between them."""
     rows = circle([0, 10, 44, 46, 80, 90])
     for seed in range(20):  # not every start ends there
-        clustered = decide({"use": "cluster", "groups": 2, "guests": 0.4}, pool_of(visual=rows), seed)
+        clustered = decide({"use": "cluster", "groups": 2, "reach": 0.05}, pool_of(visual=rows), seed)
         if clustered.columns["cluster"][2] != clustered.columns["cluster"][3]:
             return pool_of(visual=rows).with_columns(clustered.columns)
     raise AssertionError("no start puts the border between the pair")

@@ -199,6 +199,13 @@ def _taken(column: Any, rows: IntArray | BoolArray, known: dict[int, IntArray]) 
     return column.take(rows, known) if hasattr(column, "pieces") else column[rows]
 
 
+def one_reason(dropped: BoolArray, reason: str) -> npt.NDArray[np.object_]:
+    """(N,) object str: the reason where dropped, else empty; one string object for all rows."""
+    reasons = np.full(len(dropped), "", dtype=object)
+    reasons[dropped] = reason
+    return reasons
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What one curation step says of a pool of N rows.
@@ -217,7 +224,7 @@ class Decision:
     @staticmethod
     def drop(dropped: BoolArray, reason: str, twin: IntArray | None = None, **columns: npt.NDArray[Any]) -> Decision:
         """The decision that drops the marked rows, all for one reason, and keeps the rest."""
-        reasons = np.where(dropped, reason, "").astype(object)
+        reasons = one_reason(dropped, reason)
         nobody = np.full(len(dropped), -1, dtype=np.int64)
         return Decision(~dropped, reasons, nobody if twin is None else np.where(dropped, twin, -1), columns)
 

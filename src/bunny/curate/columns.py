@@ -42,6 +42,12 @@ class _Pieces:
         rows = np.asarray(rows)
         return np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
 
+    def whole(self) -> bool:
+        """Whether these are all rows of the pieces, in order."""
+        if self.index is None:
+            return True
+        return len(self.index) == self.offsets[-1] and bool((np.diff(self.index) == 1).all())
+
     def take(self: Self, rows: Any, known: dict[int, IntArray] | None = None) -> Self:
         """The column of the given rows: indices, mask or slice.
 

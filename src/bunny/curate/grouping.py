@@ -26,7 +26,7 @@ from bunny.curate.codes import Encoded, Quantiser
 from bunny.curate.columns import NpyFile, Rows
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays, write_text
 
-SAMPLE_ROWS = 128  # rows a centre that training looks at, for MANY centres 64
+SAMPLE_ROWS = 256  # rows a centre that training looks at
 LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
 CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
 MOST_CHUNKS = 2_000
@@ -46,12 +46,12 @@ class Groups:
 
 
 def group_rows(
-    vectors: Rows, groups: int, rng: np.random.Generator, *, iterations: int, start: str, guests: float, place: Place
+    vectors: Rows, groups: int, rng: np.random.Generator, *, iterations: int, start: str, reach: float, place: Place
 ) -> Groups:
-    """Spherical k-means over all rows. guests: share of the rows, those nearest to a border, that are compared in
-    their second group too."""
+    """Spherical k-means over all rows. reach: rows no further than this from the plane half-way to their second
+    nearest centre are guests there: compared there too. 0: none."""
     seed = int(rng.integers(1 << 62))
-    settings = {"groups": groups, "iterations": iterations, "start": start, "guests": guests, "seed": seed}
+    settings = {"groups": groups, "iterations": iterations, "start": start, "reach": reach, "seed": seed}
     folder = place_rows(vectors, place, "groups", settings)
     train = Task("bunny.curate.grouping:train_centres", {"folder": str(folder), **settings}, folder / "centres.npz")
     place.engine.run("centres", [train])
@@ -89,7 +89,7 @@ def _name_of(vectors: Rows, group: IntArray, second: IntArray) -> str:
 def _identity(vectors: Rows) -> str:
     """Fingerprint of the vectors: files by name, size and time, arrays by content, and which rows of them."""
     files: set[Path] = set()
-    digest = hashlib.sha256(b"" if vectors.index is None else vectors.index.tobytes())
+    digest = hashlib.sha256(b"" if vectors.whole() else np.ascontiguousarray(vectors.index).tobytes())
     for piece in vectors.pieces:
         if isinstance(piece, NpyFile):
             digest.update(json.dumps(piece.block()).encode())
@@ -107,7 +107,6 @@ def _evenly(vectors: Rows, count: int) -> FloatArray:
 
 def place_rows(vectors: Rows, place: Place, kind: str, settings: Mapping[str, Any]) -> Path:
     """A folder that says which rows of which files are meant, in the order in which they are stored there."""
-    index = np.arange(len(vectors), dtype=np.int64) if vectors.index is None else vectors.index
     folder = place.folder / f"{kind}-{fingerprint(kind, dict(settings), {'rows': _identity(vectors)})}"
     if (folder / "rows.json").exists():
         return folder
@@ -117,6 +116,7 @@ def place_rows(vectors: Rows, place: Place, kind: str, settings: Mapping[str, An
             write_array(folder / f"vectors-{number}.npy", np.asarray(piece[:]))
             piece = NpyFile(folder / f"vectors-{number}.npy")
         pieces.append(piece.block())
+    index = np.arange(len(vectors), dtype=np.int64) if vectors.index is None else vectors.index
     order = np.argsort(index, kind="stable")
     write_array(folder / "order.npy", index[order])  # places in the files, ascending
     write_array(folder / "position.npy", order.astype(np.int64))  # row of the pool at each
@@ -148,14 +148,11 @@ class Placed:
             yield start, min(start + self.chunk, len(self.position)), self.folder / f"chunk-{number:05d}"
 
 
-def train_centres(
-    folder: str, groups: int, iterations: int, start: str, guests: float, seed: int, output: Path
-) -> None:
+def train_centres(folder: str, groups: int, iterations: int, start: str, reach: float, seed: int, output: Path) -> None:
     """Task: the centres, from a sample that depends on the rows' order in the pool only, not on where they stand."""
     placed, rng = Placed.open(folder), np.random.default_rng(seed)
     size = len(placed.position)
-    a_centre = SAMPLE_ROWS if groups < kmeans.MANY else SAMPLE_ROWS // 2
-    wanted = min(size, max(LEAST_SAMPLE, a_centre * groups))
+    wanted = min(size, max(LEAST_SAMPLE, SAMPLE_ROWS * groups))
     drawn = np.sort(rng.choice(size, wanted, replace=False))  # rows of the pool
     stored = np.empty(size, np.int64)
     stored[placed.position] = np.arange(size)
@@ -165,10 +162,7 @@ def train_centres(
     refuse_unusable(encoded.length)
     centres = kmeans.train(encoded, quantiser, groups, rng, iterations, start)  # type: ignore[arg-type]
     centres = _centred(centres, sample, centres.assign(encoded.codes).nearest, quantiser)
-    seen = slice(0, 20_000)
-    border = _borders(centres, centres.assign(encoded.codes[seen]), quantiser)
-    near = border[np.isfinite(border)]
-    cut = float(np.quantile(near, guests)) if len(near) and guests > 0 else -1.0
+    cut = reach if reach > 0 else -1.0
     found = {"mean": quantiser.mean, "scale": quantiser.scale, "cut": cut, "unit": centres.unit}
     if centres.cells is not None:
         cells = centres.cells

@@ -114,17 +114,21 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
     stored[placed.position] = np.arange(len(placed.position))
     levels = grid(lowest, above)
     mark = int(np.searchsorted(levels, np.float32(above)))
-    cosine, to = np.full(len(order), levels[0], np.float32), set_of.copy()
+    cosine, to = np.full(len(order), levels[0], np.float32), set_of.astype(np.int64)
     least = np.full(len(order), np.nan, np.float32)
     edges = np.append(np.flatnonzero(np.diff(set_of, prepend=-1)), len(order))
 
     def some(span: tuple[int, int]) -> None:
         vectors = placed.vectors.read(stored[order[span[0] : span[1]]])
-        for start, stop in pairwise(edges.tolist()):
-            if span[0] <= start < span[1] and stop - start <= LARGE:
-                rows = slice(start, stop)
-                own = _Set(vectors[start - span[0] : stop - span[0]], group[rows], second[rows], levels, mark)
-                cosine[rows], to[rows], least[rows] = own.links(order[rows])
+        own = slice(*span)
+        inside = edges[(edges >= span[0]) & (edges <= span[1])] - span[0]
+        known = (vectors, inside, SMALL, group[own], second[own], levels, mark, order[own])
+        kernels.link_small_sets(*known, cosine[own], to[own], least[own])
+        for start, stop in pairwise(inside.tolist()):
+            if stop - start > SMALL:
+                rows = slice(span[0] + start, span[0] + stop)
+                large = _Set(vectors[start:stop], group[rows], second[rows], levels, mark)
+                cosine[rows], to[rows], least[rows] = large.links(order[rows])
 
     in_threads(some, _spans(edges))
     lone = to == order
@@ -157,12 +161,8 @@ class _Set:
         """(n,) cosine, to, least. rows: (n,) rows of the pool, ascending."""
         size = len(self.vectors)
         least = np.full(size, np.nan, np.float32)
-        if size <= SMALL:
-            scores = np.empty((size, size), np.float32)
-            kernels.small_product(self.vectors, scores)
-            self._join(scores, 0)
-        for start in range(0, size if size > SMALL else 0, TALL):
-            scores = self.vectors[start : start + TALL] @ self.vectors.T
+        for start in range(0, size, TALL):
+            scores = self.vectors[start : start + TALL] @ self.vectors[start:].T  # its upper triangle
             self._join(scores, start)
         if size <= DENSE:
             kernels.least_in_set(self.vectors, self.parents[self.mark], scores if size <= TALL else None, least)

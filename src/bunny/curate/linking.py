@@ -22,13 +22,13 @@ from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
 
-TALL, WIDE = 256, 1024  # rows and columns of one product of codes
+TALL, WIDE = 256, 1024  # rows (of triangles; rectangles: WIDE) and columns of one product of codes
 SHAPES = 64  # rows of products are multiples of this
 BUCKET_ROWS = 131_072  # rows and guests of one task, more only if one group has more
 CROWD = 4_096  # rows of a group from which lumps are looked for first
 LUMP = 256  # rows that one row must be linked to for sure to make a lump
 MOST_LUMPS = 32
-DOUBTFUL = 1 << 18  # pairs that wait for their vectors
+DOUBTFUL = 1 << 21  # pairs that wait for their vectors
 
 SETS = "sets.npy"
 EVERY = ("position", "error", "length", "along")
@@ -210,10 +210,10 @@ class _Room:
         everyone = len(self.position)
         for start in range(0, self.size, TALL):
             self._strip(start, min(start + TALL, self.size), start, self.size)
+        for start in range(self.size, everyone, WIDE):
+            self._strip(start, min(start + WIDE, everyone), 0, self.size)
         for start in range(self.size, everyone, TALL):
-            stop = min(start + TALL, everyone)
-            self._strip(start, stop, 0, self.size)
-            self._strip(start, stop, start, everyone)
+            self._strip(start, min(start + TALL, everyone), start, everyone)
         self._settle()
         root = kernels.roots(self.parent)
         moved = np.flatnonzero(root != np.arange(len(root)))

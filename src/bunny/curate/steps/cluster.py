@@ -22,7 +22,7 @@ class Cluster(OrderedStep):
     vectors: str = "visual"  # the column to group by: visual, image or text
     iterations: int = Field(20, gt=0)
     start: Literal["spread", "random"] = "spread"  # spread = k-means++; random for very many groups
-    guests: float = Field(0.6, ge=0, le=1, description="share of the rows, nearest to a border, compared in two groups")
+    reach: float = Field(0.06, ge=0, description="distance to a border up to which a row is compared beyond it too")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Cluster:
@@ -35,7 +35,7 @@ class Cluster(OrderedStep):
         groups = self.groups or max(1, round(len(pool) / (self.rows_per_group or 1)))
         with place_of(pool) as place:
             found = group_rows(
-                vectors, groups, rng, iterations=self.iterations, start=self.start, guests=self.guests, place=place
+                vectors, groups, rng, iterations=self.iterations, start=self.start, reach=self.reach, place=place
             )
         return decision(
             np.full(len(pool), "", dtype=object),

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from scipy.sparse import csr_matrix
 
-from bunny.core.types import Decision, FloatArray, IntArray, Pool
+from bunny.core.types import Decision, FloatArray, IntArray, Pool, one_reason
 from bunny.curate.columns import Rows
 from bunny.curate.duplicates import Compared, find_duplicates, row_cosine
 from bunny.curate.stars import Preference, split_into_stars
@@ -50,7 +50,7 @@ class Dedup(OrderedStep):
         vectors = vectors_of(pool, self.vectors, "dedup")
         with place_of(pool) as place:
             found = find_duplicates(vectors, self._compared(pool), self.above, self._lowest(len(pool)), rng, place)
-        component = np.unique(found.sets, return_inverse=True)[1].astype(np.int32)
+        component = _numbered(found.sets)
         score = self._score(pool, vectors, component)
         if self.linking == "star":
             prefer: Preference = "middle" if self.keep == "median" else "last" if self.keep == "farthest" else "first"
@@ -63,7 +63,7 @@ class Dedup(OrderedStep):
         reason = f"near duplicate: {how} by cosines of at least {self.above:g}; the group's {self.keep} stays"
         columns = {"component": component, "twin_cosine": likeness, "least_cosine": found.links.least}
         columns |= {"link_cosine": found.links.cosine, "link_to": found.links.to}
-        made = decision(np.where(dropped, reason, "").astype(object), twin, **columns)
+        made = decision(one_reason(dropped, reason), twin, **columns)
         return Decision(made.keep, made.reason, made.twin, made.columns, found.notes)
 
     def _lowest(self, rows: int) -> float:
@@ -96,6 +96,13 @@ class Dedup(OrderedStep):
         _, start, size = np.unique(component[order], return_index=True, return_counts=True)
         place = {"median": size // 2, "farthest": size - 1}.get(self.keep, np.zeros_like(size))
         return order[start + place][component] if len(order) else order
+
+
+def _numbered(sets: IntArray) -> IntArray:
+    """(N,) int32: sets named by their lowest row become 0, 1, 2 …"""
+    first = sets == np.arange(len(sets))
+    number = np.cumsum(first, dtype=np.int32) - 1
+    return number[sets]
 
 
 def _cosine_to_mean(vectors: Rows, component: IntArray) -> FloatArray:

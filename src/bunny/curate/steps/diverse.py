@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from bunny.core.types import Decision, IntArray, Pool
+from bunny.core.types import Decision, IntArray, Pool, one_reason
 from bunny.curate.budget import shared
 from bunny.curate.columns import Rows
 from bunny.curate.diversity import Chosen, cover, k_centre
@@ -53,7 +53,7 @@ class Diverse(OrderedStep):
             reason = f"a picture that stays is within a cosine of {self.above:g}"
         else:
             reason = "not among the most different within the budget"
-        reasons = np.where(twin == np.arange(len(pool)), "", reason).astype(object)
+        reasons = one_reason(twin != np.arange(len(pool)), reason)
         reasons[twin < 0] = "outside the budget, and no picture that stays is like it"
         return decision(reasons, twin, cover_cosine=likeness)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bunny.core.types import Decision, Pool
+from bunny.core.types import Decision, Pool, one_reason
 from bunny.curate.step import OrderedStep, column, decision
 from bunny.curate.texts import digests, first_equal, plain
 
@@ -20,7 +20,7 @@ class Exact(OrderedStep):
         twin = first_equal(keys)
         again = (twin != np.arange(len(pool))) & keys.any(axis=1)
         what = "the same pixels as" if self.by == "sha256" else f"the same {self.by} as"
-        return decision(np.where(again, f"{what} a picture that stays", "").astype(object), twin)
+        return decision(one_reason(again, f"{what} a picture that stays"), twin)
 
 
 USE = Exact

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from bunny.core.log import log
-from bunny.core.types import BoolArray, Decision, IntArray, Pool
+from bunny.core.types import BoolArray, Decision, IntArray, Pool, one_reason
 from bunny.curate.phash import FLAT
 from bunny.curate.step import OrderedStep, column, decision, numbers
 
@@ -46,7 +46,7 @@ class Perceptual(OrderedStep):
         apart = np.full(len(pool), np.nan, np.float32)
         apart[dropped] = ones(hashes[dropped] ^ hashes[twin[dropped]])
         reason = f"near-identical picture: perceptual hashes linked by at most {self.bits} of 64 bits"
-        return decision(np.where(dropped, reason, "").astype(object), twin, phash_bits=apart)
+        return decision(one_reason(dropped, reason), twin, phash_bits=apart)
 
     def _chosen(self, pool: Pool, linked: IntArray) -> IntArray:
         """(N,) the member that stays, for every row. linked: (N,) first row of each row's group."""

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from bunny.core.types import Decision, FloatArray, IntArray, Pool
+from bunny.core.types import Decision, FloatArray, IntArray, Pool, one_reason
 from bunny.curate.earlier import likest_earlier
 from bunny.curate.step import OrderedStep, column, decision, numbers, vectors_of
 from bunny.curate.texts import labels
@@ -39,7 +39,7 @@ class Semdedup(OrderedStep):
         goes = cosine > 1 - self.eps  # NaN, the first of a cluster, stays
         reason = f"semantic duplicate: a cosine above {1 - self.eps:g} to an earlier picture of its cluster"
         return decision(
-            np.where(goes, reason, "").astype(object),
+            one_reason(goes, reason),
             _ends(np.where(goes, earlier, np.arange(len(pool)))),
             link_cosine=cosine.astype(np.float32),
             link_to=earlier,
