@@ -67,4 +67,3 @@ def linger(output: Path, started: str) -> None:
         temporary.write_text("half")
         Path(started).write_text(str(os.getpid()))
         time.sleep(60)
-

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
-import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,12 +20,12 @@ from hypothesis import strategies as st
 from bunny.core.errors import UserError
 from bunny.core.protocols import Engine
 from bunny.core.types import Task
-from bunny.curate.engines import LocalEngine, RankEngine, leading, make_engine
+from bunny.curate.engines import LocalEngine, leading, make_engine, release
+from bunny.curate.engines._workers import Workers
 from tests.curate import made_tasks
+from tests.curate.processes import all_gone, gone, kill_started, start, wait_for, wait_until
 
 MADE = "tests.curate.made_tasks"
-INSIDE = "bunny.made_tasks"  # the same functions under a name that ranks accept; `LEAD` loads them
-ROOT = Path(__file__).parents[2]
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 ENGINES = ["here", "workers", "ranks", pytest.param("ray", marks=[needs_ray, pytest.mark.slow])]
@@ -37,16 +36,27 @@ def task(function: str, output: Path, **arguments: Any) -> Task:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if not name.startswith(".ranks")}
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[LocalEngine]:
+    """Two worker processes for the tests that want no others."""
+    engine = LocalEngine(workers=2, threads=1)
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, tmp_path: Path, crew: LocalEngine) -> Iterator[Engine]:
+    if request.param == "workers":
+        yield crew
+        return
     blocks = {
         "here": None,
-        "workers": {"use": "local", "workers": 2},
         "ray": {"use": "ray", "workers": 2, "retries": 1},
-        "ranks": {"use": "ranks", "rank": 0, "world": 1, "folder": str(tmp_path_factory.mktemp("ranks"))},
+        "ranks": {"use": "ranks", "rank": 0, "world": 1, "folder": str(tmp_path / ".ranks")},
     }
     made = make_engine(blocks[request.param])
     with leading(made) as leads:
@@ -106,22 +116,55 @@ def test_a_failed_task_is_named_and_the_others_are_made(engine: Engine, tmp_path
     assert files(tmp_path) == {"first": b"1", "last": b"2"}
 
 
-@settings(max_examples=4, deadline=None)
-@given(
-    texts=st.lists(st.text(max_size=20), max_size=9),
-    workers=st.integers(0, 4),
-    there=st.sets(st.integers(0, 8)),
-)
-def test_any_number_of_workers_gives_the_same_bytes(texts: list[str], workers: int, there: set[int]) -> None:
+@settings(max_examples=15, deadline=None)
+@given(texts=st.lists(st.text(max_size=20), max_size=9), there=st.sets(st.integers(0, 8)))
+def test_workers_give_the_same_bytes_whatever_was_done_before(
+    crew: LocalEngine, texts: list[str], there: set[int]
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for engine, place in ((LocalEngine(), folder / "one"), (LocalEngine(workers=workers), folder / "many")):
+        for engine, place in ((LocalEngine(), folder / "one"), (crew, folder / "many")):
             tasks = [task("write", place / str(n), text=text) for n, text in enumerate(texts)]
             for number in there & set(range(len(texts))):
                 made_tasks.write(texts[number], place / str(number))
             engine.run("writing", tasks)
         assert files(folder / "one") == files(folder / "many")
         assert len(files(folder / "one")) == len(texts)
+
+
+def who(engine: Engine, folder: Path, count: int) -> set[int]:
+    """The processes that ran so many tasks."""
+    engine.run("who", [task("process", folder / str(n)) for n in range(count)])
+    return {int((folder / str(n)).read_text()) for n in range(count)}
+
+
+def test_workers_stay_from_phase_to_phase_until_they_are_released(tmp_path: Path) -> None:
+    engine = LocalEngine(workers=2, threads=1)
+    first = who(engine, tmp_path / "first", 6)
+    assert who(engine, tmp_path / "second", 6) == first and who(engine, tmp_path / "third", 1) <= first
+    idle = first - who(engine, tmp_path / "which", 1)
+    for pid in idle:  # one that dies idle is no task's fault
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: all(gone(pid) for pid in idle))
+    later = who(engine, tmp_path / "fourth", 6)
+    assert not later & idle and not any(gone(pid) for pid in later)
+    release(engine)
+    assert all(gone(pid) for pid in first | later)
+    (last,) = who(engine, tmp_path / "fifth", 1)
+    del engine
+    gc.collect()
+    assert gone(last)
+
+
+def test_of_workers_with_other_numbers_of_threads_only_the_last_two_kinds_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Workers()
+    alive: dict[Any, int] = {}
+    monkeypatch.setattr("bunny.curate.engines._workers._end", lambda some: [alive.pop(one) for one in some])
+    for threads in (4, 1, 4, 2):
+        crew.expect(threads)
+        crew._processes[0, threads] = f"of {threads}"  # type: ignore[assignment]  # a stand-in
+        alive[f"of {threads}"] = threads
+    assert sorted(alive.values()) == [2, 4]
 
 
 def test_one_worker_is_this_process(tmp_path: Path) -> None:
@@ -164,190 +207,43 @@ def test_a_worker_that_ends_by_itself_is_told(tmp_path: Path) -> None:
         LocalEngine(workers=1, threads=1).run("left", [task("leave", tmp_path / "left")])
 
 
-ALONE = """
-import sys
-from pathlib import Path
-from bunny.core.types import Task
-from bunny.curate.engines import make_engine
-folder, workers = Path(sys.argv[1]), int(sys.argv[2])
-linger = "tests.curate.made_tasks:linger"
-tasks = [Task(linger, {"started": str(folder / f"started-{n}")}, folder / "out" / f"{n}") for n in range(2)]
-make_engine({"use": "local", "workers": workers}).run("long", tasks)
-"""
-
-
-STARTED: list[subprocess.Popen[str]] = []
-
-
 @pytest.fixture(autouse=True)
 def no_process_stays() -> Iterator[None]:
     yield
-    while STARTED:
-        process = STARTED.pop()
-        process.kill()
-        process.communicate()
+    kill_started()
 
 
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *(str(argument) for argument in arguments)]
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def linger(folder: Path, workers: int) -> None:
+    tasks = [task("linger", folder / "out" / f"{n}", started=str(folder / f"started-{n}")) for n in range(2)]
+    LocalEngine(workers=workers).run("long", tasks)
 
 
-def wait_for(*paths: Path, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not all(path.exists() and path.stat().st_size for path in paths):
-        assert time.monotonic() < end, f"{paths} did not come"
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+def idle(folder: Path) -> None:
+    engine = LocalEngine(workers=1, threads=1)
+    engine.run("short", [task("process", folder / "started-0")])
+    time.sleep(60)
 
 
 @pytest.mark.parametrize(("how", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2), (signal.SIGKILL, 2)])
 def test_a_stopped_run_leaves_only_whole_outputs_and_no_process(tmp_path: Path, how: int, workers: int) -> None:
-    process = start(ALONE, tmp_path, workers)
+    process = start(linger, tmp_path, workers, err=tmp_path / "err")
     signs = [tmp_path / f"started-{n}" for n in range(workers)]
     wait_for(*signs)
-    process.send_signal(how)
-    process.communicate(timeout=20)
-    end = time.monotonic() + 10
-    while not all(gone(int(sign.read_text())) for sign in signs):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    os.kill(process.pid, how)
+    process.said(20)
+    all_gone(signs)
     left = files(tmp_path / "out")
     assert not [name for name in left if not name.startswith(".")]
     if how != signal.SIGKILL:
-        assert left == {} and process.returncode != 0
+        assert left == {} and process.status != 0
 
 
-LEAD = """
-import importlib.util, sys, json
-spec = importlib.util.spec_from_file_location("bunny.made_tasks", "tests/curate/made_tasks.py")
-sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules[spec.name])
-from bunny.core.types import Task
-from pathlib import Path
-from bunny.curate.engines import leading, make_engine
-engine = make_engine(json.loads(sys.argv[1]))
-with leading(engine) as leads:
-    if leads:
-        for name, tasks in json.loads(sys.argv[2]):
-            engine.run(name, [Task(f, a, Path(o)) for f, a, o in tasks])
-"""
-
-
-def rank(folder: Path, number: int, lists: Any = (), world: int = 2, silent: float = 6.0) -> subprocess.Popen[str]:
-    block = {"use": "ranks", "rank": number, "world": world, "folder": str(folder), "silent_seconds": silent}
-    return start(LEAD, json.dumps(block), json.dumps(lists))
-
-
-def written(folder: Path, count: int, seconds: float = 0.0) -> list[Any]:
-    return [[f"{INSIDE}:write", {"text": str(n), "seconds": seconds}, str(folder / str(n))] for n in range(count)]
-
-
-def ended(*processes: subprocess.Popen[str], seconds: float = 60) -> list[str]:
-    """What each said on standard error; all have ended well."""
-    said = [process.communicate(timeout=seconds)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), said
-    return said
-
-
-@pytest.mark.slow
-def test_two_ranks_share_several_lists(tmp_path: Path) -> None:
-    who = [[f"{INSIDE}:process", {}, str(tmp_path / "who" / str(n))] for n in range(6)]
-    lists = [["first", who], ["second", written(tmp_path / "out", 5)]]
-    ended(rank(tmp_path / "ranks", 1), rank(tmp_path / "ranks", 0, lists))
-    by = [(tmp_path / "who" / str(n)).read_text() for n in range(6)]
-    assert by[0] == by[2] == by[4] != by[1] == by[3] == by[5]
-    assert files(tmp_path / "out") == {str(n): str(n).encode() for n in range(5)}
-
-
-def test_the_parts_of_a_killed_rank_are_made_by_the_others(tmp_path: Path) -> None:
-    tasks = written(tmp_path / "out", 8)
-    sign = [f"{INSIDE}:die", {"times": str(tmp_path / "times"), "count": 1}, str(tmp_path / "out" / "1")]
-    tasks[1] = sign  # the first of rank 1's share kills it
-    leader, other = rank(tmp_path / "ranks", 0, [["only", tasks]], silent=2.0), rank(tmp_path / "ranks", 1, silent=2.0)
-    ended(leader)
-    other.communicate(timeout=10)
-    assert other.returncode == -signal.SIGKILL
-    made = files(tmp_path / "out")
-    assert made.pop("1") == b"survived 1"
-    assert {name: made[name] for name in map(str, (0, *range(2, 8)))} == {
-        str(n): str(n).encode() for n in (0, *range(2, 8))
-    }
-
-
-@pytest.mark.slow
-def test_rank_0_does_not_wait_for_ranks_that_never_come(tmp_path: Path) -> None:
-    ended(rank(tmp_path / "ranks", 0, [["only", written(tmp_path / "out", 5)]], world=3, silent=0.5))
-    assert files(tmp_path / "out") == {str(n): str(n).encode() for n in range(5)}
-
-
-def test_a_rank_that_hangs_with_a_beating_heart_is_not_waited_for(tmp_path: Path) -> None:
-    tasks = [task("write", tmp_path / "out" / str(n), text=str(n)) for n in range(4)]
-    engine = RankEngine(folder=tmp_path / "ranks", rank=0, world=2, silent_seconds=2, stuck_seconds=1.0)
-    with leading(engine), engine._board.beating(1, 0.1):  # type: ignore[union-attr]  # inside a session there is one
-        engine.run("only", tasks)
-    assert files(tmp_path / "out") == {str(n): str(n).encode() for n in range(4)}
-
-
-@pytest.mark.slow
-def test_a_killed_rank_0_is_started_again_and_the_others_stay(tmp_path: Path) -> None:
-    lists = [["first", written(tmp_path / "out", 4)], ["second", written(tmp_path / "more", 6, 0.3)]]
-    other, leader = rank(tmp_path / "ranks", 1), rank(tmp_path / "ranks", 0, lists)
-    wait_for(tmp_path / "more" / "0")
-    leader.kill()
-    leader.communicate()
-    stamp = (tmp_path / "out" / "0").stat().st_mtime_ns
-    ended(rank(tmp_path / "ranks", 0, lists), other)
-    assert (tmp_path / "out" / "0").stat().st_mtime_ns == stamp
-    assert files(tmp_path / "more") == {str(n): str(n).encode() for n in range(6)}
-
-
-@pytest.mark.slow
-def test_the_error_of_another_rank_is_told_by_all(tmp_path: Path) -> None:
-    tasks = written(tmp_path / "out", 4)
-    tasks[1] = [f"{INSIDE}:refuse", {"what": "a torn shard"}, str(tmp_path / "out" / "1")]
-    leader, other = rank(tmp_path / "ranks", 0, [["only", tasks]]), rank(tmp_path / "ranks", 1)
-    for process in (leader, other):
-        assert "a torn shard" in process.communicate(timeout=60)[1]
-        assert process.returncode == 1
-    assert sorted(files(tmp_path / "out")) == ["0", "2", "3"]
-
-
-@pytest.mark.parametrize(
-    "function",
-    ["os:system", "bunny.core.store:fingerprint_files.__call__", "bunny.curate.engines.local:ended_by_signal"],
-)
-def test_a_list_may_name_only_functions_of_this_package(tmp_path: Path, function: str) -> None:
-    with leading(engine := RankEngine(folder=tmp_path, rank=0, world=1)):
-        board = engine._board
-        assert board
-        number = board.publish("evil", [0], [Task(function, {}, tmp_path / "out")])
-        with pytest.raises(UserError, match=r"functions of `bunny` only|not a function of that module|cannot be found"):
-            board.listed(number)
-
-
-def test_ranks_come_from_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = {"use": "ranks", "folder": str(tmp_path)}
-    for name in ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_PROCID", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError, match="rank and world are not known"):
-        make_engine(block)
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    assert (made := make_engine(block)) and (made.rank, made.world) == (1, 4)  # type: ignore[attr-defined]  # RankEngine
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "64")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "64")
-    with pytest.raises(UserError, match=r"rank 64 of 64: ranks go from 0 on \(SLURM: --array=0-63\)"):
-        make_engine(block)
+def test_idle_workers_go_with_the_process_that_keeps_them(tmp_path: Path) -> None:
+    process = start(idle, tmp_path, err=tmp_path / "err")
+    wait_for(tmp_path / "started-0")
+    os.kill(process.pid, signal.SIGKILL)
+    process.said(20)
+    all_gone([tmp_path / "started-0"])
 
 
 def test_an_unknown_engine_or_setting_is_told() -> None:
@@ -381,10 +277,10 @@ def test_ray_survives_lost_workers(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no port:x"])
 def test_a_ray_cluster_out_of_reach_is_told_at_once(tmp_path: Path, address: str) -> None:
-    code = (
-        "from pathlib import Path; from bunny.core.types import Task; from bunny.curate.engines import make_engine;"
-        f"make_engine({{'use': 'ray', 'address': {address!r}}}).run('far', [Task('os:getcwd', {{}}, Path('/nowhere'))])"
-    )
-    process = start(code)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 1 and f"Ray cluster {address}: cannot be reached" in said, said
+    process = start(far, address, err=tmp_path / "err")
+    said = process.said()
+    assert process.status == 1 and f"Ray cluster {address}: cannot be reached" in said, said
+
+
+def far(address: str) -> None:
+    make_engine({"use": "ray", "address": address}).run("far", [Task("os:getcwd", {}, Path("/nowhere"))])

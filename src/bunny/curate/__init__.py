@@ -25,7 +25,6 @@ from bunny.curate.engine import Selection, Why, select
 from bunny.curate.part_making import OpenImage
 from bunny.curate.plan import plan
 from bunny.curate.pool import PoolFolder, open_pool
-from bunny.curate.report import write_report
 from bunny.curate.table import write_table
 from bunny.curate.vectors import embed_pool, make_pool, seconds_of
 
@@ -87,6 +86,8 @@ def choose(
 
 def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_image: OpenImage) -> None:
     """Write the decision table, the rejected rows, the summary and the report."""
+    from bunny.curate.report import write_report  # a third of what a worker process would import
+
     folder.mkdir(parents=True, exist_ok=True)
     seconds = {"embed": seconds_of(made), **{run.planned.label: run.seconds for run in selection.runs}}
     start = time.perf_counter()

@@ -39,18 +39,23 @@ def curate_source(
     there, so that other steps on the same pictures embed nothing again. Raises UserError if nothing stays.
     """
     from bunny import curate as curation
+    from bunny.curate.engines import release
     from bunny.curate.plan import plan, preset_steps
     from bunny.data.images import open_image
     from bunny.pipeline.pool_tasks import pool_of
 
+    run = run.absolute()  # tasks carry paths, and may run in other folders
     steps = section.steps or (preset_steps(section.preset) if section.preset else [])
     plan(steps)  # a wrong step is found before hours of embedding
-    made = pool_of(
-        source, base, section.embedder, run / POOL, engine, part_rows=section.part_rows, threads=section.threads
-    )
-    selection = curation.choose(
-        made, steps, seed=seed, folder=folder, open_image=open_image, engine=engine, work=run / WORK
-    )
+    try:
+        made = pool_of(
+            source, base, section.embedder, run / POOL, engine, part_rows=section.part_rows, threads=section.threads
+        )
+        selection = curation.choose(
+            made, steps, seed=seed, folder=folder, open_image=open_image, engine=engine, work=run / WORK
+        )
+    finally:
+        release(engine)
     kept = selection.kept()
     if not kept.any():
         reasons = dict(Counter(item.reason for item in selection.rejected).most_common())

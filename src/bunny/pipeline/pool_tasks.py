@@ -20,11 +20,13 @@ from bunny.core.recipe import Block, make
 from bunny.core.store import fingerprint, fingerprint_files, trouble
 from bunny.core.types import Task
 from bunny.curate.columns import NpyFile
+from bunny.curate.engines import release
 from bunny.curate.index import UNREADABLE, write_failed_index, write_index
 from bunny.curate.pool import PoolFolder
 from bunny.curate.vectors import MANY_SHARDS, PICTURE_ROWS, SHARDED_ROWS, STORED_ROWS, Piece, make_pool
 
 SOURCES, EMBEDDERS = "bunny.data.sources", "bunny.infer.embedders"
+UNPACKED = "vectors"  # folder of the pool for vectors out of archives: the data may lie where nothing can be written
 
 
 def pool_of(
@@ -47,12 +49,13 @@ def pool_of(
     """
     reader = make(source, SOURCES, where, folder=base)
     shards: Sequence[Mapping[str, Any]] = reader.shards() if isinstance(reader, Sharded) else [source]
-    model = _model(shards, base, embedder, where)
+    unpack_to = str(folder.absolute() / UNPACKED)
+    model = _model(shards, base, embedder, where, unpack_to)
     rows = part_rows or (SHARDED_ROWS if len(shards) > MANY_SHARDS else PICTURE_ROWS)
 
     def index_task(number: int, output: Path) -> Task:
         arguments = {"source": shards[number], "base": str(base), "where": where, "part_rows": rows}
-        arguments |= {"stored_rows": part_rows or STORED_ROWS}
+        arguments |= {"stored_rows": part_rows or STORED_ROWS, "unpack_to": unpack_to}
         return Task("bunny.pipeline.pool_tasks:index_shard", arguments, output)
 
     def part_task(piece: Piece) -> Task:
@@ -61,7 +64,7 @@ def pool_of(
             return Task("bunny.curate.part_making:refer_part", arguments, piece.output)
         if piece.rows and embedder is None:
             raise UserError(f"{where}: {piece.rows} rows have no vectors", fix="name an embedder in `curate.embedder`")
-        arguments |= {"embedder": embedder, "threads": threads}
+        arguments |= {"embedder": embedder and _located(embedder), "threads": threads}
         return Task("bunny.pipeline.pool_tasks:embed_shard", arguments, piece.output)
 
     made = make_pool(
@@ -71,6 +74,8 @@ def pool_of(
         read=lambda todo: engine.run("read", [index_task(*one) for one in todo]),
         embed=lambda pieces: engine.run("embed", [part_task(piece) for piece in pieces]),
     )
+    if embedder is not None:
+        release(engine)  # workers hold the embedder, on the GPU too
     if not len(made):
         out = made.rejected()
         told = f"all rejected, first {out[0].where}: {out[0].reason} {out[0].detail}" if out else "it has no rows"
@@ -80,12 +85,15 @@ def pool_of(
 
 
 def index_shard(
-    source: Mapping[str, Any], base: str, where: str, part_rows: int, stored_rows: int, output: Path
+    source: Mapping[str, Any], base: str, where: str, part_rows: int, stored_rows: int, unpack_to: str, output: Path
 ) -> None:
-    """Task: read one shard and publish its index. A shard that cannot be read is an index with one rejected row."""
+    """Task: read one shard and publish its index. A shard that cannot be read is an index with one rejected row.
+
+    unpack_to: folder for vectors that lie in an archive, unless the source's block names one.
+    """
     name = str(source.get("path", where))
     try:
-        reader = make(dict(source), SOURCES, where, folder=Path(base))
+        reader = make(dict(source), SOURCES, where, folder=Path(base), unpack_to=unpack_to)
         stored = reader.stored() if isinstance(reader, HasVectors) else {}
         for vectors in stored.values():
             NpyFile(vectors.path)  # it can be read
@@ -107,6 +115,12 @@ def embed_shard(index: str, number: int, key: str, embedder: Block | None, threa
     embed_part(Path(index), number, model, open_image, output, key=key, threads=threads)
 
 
+def _located(embedder: Block) -> Block:
+    """The block with folders seen from this working folder: a task may run in another."""
+    folders = {key for key, value in embedder.items() if key != "use" and isinstance(value, str) and value}
+    return {k: str(Path(v).absolute()) if k in folders and Path(v).is_dir() else v for k, v in embedder.items()}
+
+
 @lru_cache(maxsize=1)
 def _embedder(block: str) -> Embedder:
     """The embedder of a block, loaded once a process."""
@@ -114,12 +128,14 @@ def _embedder(block: str) -> Embedder:
     return made
 
 
-def _model(shards: Sequence[Mapping[str, Any]], base: Path, embedder: Block | None, where: str) -> str:
+def _model(
+    shards: Sequence[Mapping[str, Any]], base: Path, embedder: Block | None, where: str, unpack_to: str
+) -> str:
     """What makes the vectors; empty if all of them exist. Raises UserError if nothing does."""
     if embedder is not None:
         return _embedder(json.dumps(embedder, sort_keys=True)).name
     for shard in shards:
-        reader = make(dict(shard), SOURCES, where, folder=base)
+        reader = make(dict(shard), SOURCES, where, folder=base, unpack_to=unpack_to)
         if isinstance(reader, HasVectors) and "image" in reader.stored():
             return ""
     raise UserError(f"{where}: it has no vectors, and no embedder is named", fix="add `embedder: {use: clip, …}`")
@@ -135,10 +151,12 @@ def _marks(shards: Sequence[Mapping[str, Any]], base: Path, sizes: Sequence[int]
 
     found = []
     for shard in shards:
-        named = {key: value for key, value in shard.items() if key != "folder"}  # that is `base`, runs and all
+        # `folder` is `base`, runs and all; where vectors are unpacked to says nothing of them
+        named = {key: value for key, value in shard.items() if key not in ("folder", "unpack_to")}
         words = [value for value in named.values() if isinstance(value, str) and value]
         files = {str(number): state(base / word) for number, word in enumerate(words)}
-        found.append(fingerprint("shard", [dict(shard), str(base), list(sizes)], files))
+        told = {key: value for key, value in shard.items() if key != "unpack_to"}
+        found.append(fingerprint("shard", [told, str(base), list(sizes)], files))
     return found
 
 

@@ -16,7 +16,7 @@ from bunny.core.recipe import make
 from bunny.curate.engines.local import LocalEngine
 from bunny.curate.engines.ranks import RankEngine
 
-__all__ = ["LocalEngine", "RankEngine", "leading", "make_engine", "publish"]
+__all__ = ["LocalEngine", "RankEngine", "leading", "make_engine", "publish", "release"]
 
 
 def make_engine(block: Mapping[str, Any] | None = None) -> Engine:
@@ -37,11 +37,20 @@ def leading(engine: Engine) -> Iterator[bool]:
         if leads:
             …the flow, with this engine…
     """
-    if not isinstance(engine, RankEngine):
-        yield True
-    elif engine.rank == 0:
-        with engine.session():
+    try:
+        if not isinstance(engine, RankEngine):
             yield True
-    else:
-        engine.work()
-        yield False
+        elif engine.rank == 0:
+            with engine.session():
+                yield True
+        else:
+            engine.work()
+            yield False
+    finally:
+        release(engine)
+
+
+def release(engine: Engine) -> None:
+    """End the worker processes that an engine keeps for its next call; it may still be called."""
+    if isinstance(engine, LocalEngine | RankEngine):
+        engine.close()

@@ -49,6 +49,7 @@ class RankEngine(Section):
     stuck_seconds: float = Field(7200.0, gt=0, description="so long without any new output, and rank 0 works alone")
 
     _board: Board | None = PrivateAttr(default=None)
+    _own: LocalEngine | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _fits(self) -> RankEngine:
@@ -74,6 +75,11 @@ class RankEngine(Section):
         finally:
             self._board = None
         board.close("finished")
+
+    def close(self) -> None:
+        """End this rank's worker processes; later tasks start others."""
+        if self._own:
+            self._own.close()
 
     def run(self, name: str, tasks: Sequence[Task]) -> None:
         """Rank 0: share the tasks out until all outputs exist. Raises one UserError for those that failed."""
@@ -141,8 +147,9 @@ class RankEngine(Section):
 
     def _try(self, name: str, tasks: Sequence[Task]) -> Failure:
         """Make a share; a failure without words if all went well."""
+        self._own = self._own or LocalEngine(workers=self.workers, threads=self.threads)
         try:
-            LocalEngine(workers=self.workers, threads=self.threads).run(name, tasks)
+            self._own.run(name, tasks)
         except UserError as error:
             return Failure(error.what, error.fix)
         return Failure("")
