@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Rejected, Sample, Turn
 from bunny.data.containers import image_bytes
 from bunny.data.row_facts import RowFacts
+from bunny.data.sources.img2dataset import Img2dataset
 from bunny.data.sources.llava_json import LlavaJson as LlavaSource
 from bunny.data.sources.table import Table
 from bunny.data.sources.webdataset import WebDataset as WebSource
@@ -69,6 +72,23 @@ def comparable(rows: Sequence[Sample | Rejected]) -> list[Any]:
 def test_webdataset_is_read_back_with_ids_words_and_the_very_bytes(samples: list[Sample], tmp_path: Path) -> None:
     WebDataset(samples_per_shard=3).write(iter(samples), tmp_path / "out")
     assert comparable(list(WebSource(path=str(tmp_path / "out")).read())) == comparable(samples)
+
+
+@pytest.mark.parametrize("source", [WebSource, Img2dataset])
+def test_ids_that_are_no_keys_come_back_from_webdataset(source: Any, samples: list[Sample], tmp_path: Path) -> None:
+    ids = ["photos/cat.v2.jpg", "50%", "/étoile\n", "long" * 80]
+    rows = [replace(sample, id=id) for sample, id in zip(samples, ids, strict=True)]
+    WebDataset().write(iter(rows), tmp_path / "out")
+    assert [row.id for row in source(path=str(tmp_path / "out")).read()] == ids
+
+
+def test_an_id_of_others_json_is_not_taken_for_the_key(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("a%2Eb.png", b"x"), ("a%2Eb.txt", b"words"), ("a%2Eb.json", b'{"id": "7"}')):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    assert [row.id for row in WebSource(path=str(tmp_path / "a.tar")).read()] == ["a%2Eb"]
 
 
 def test_webdataset_has_the_layout_of_img2dataset(samples: list[Sample], facts: RowFacts, tmp_path: Path) -> None:

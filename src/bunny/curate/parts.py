@@ -8,6 +8,7 @@ and `part.json`. Everything but `part.json` depends on nothing but the rows.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -77,7 +78,7 @@ def open_vectors(part: Path, name: str) -> NpyFile | None:
         told: Mapping[str, Any] = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
         if name not in told:
             return None
-        path, rows = told[name]["path"], told[name].get("rows")
+        path, rows = part / told[name]["path"], told[name].get("rows")
         if rows is not None:
             return NpyFile(path, rows=part / rows)
         return NpyFile(path, told[name].get("first", 0), told[name]["count"])
@@ -89,8 +90,11 @@ def open_vectors(part: Path, name: str) -> NpyFile | None:
 def stored_vectors(path: Path | str, rows: IntArray, part: Path, name: str) -> dict[str, Any]:
     """What `vectors.json` says of vectors in another file; scattered row numbers go into a file of the part.
 
-    rows: (n,) int64 row numbers in the other file, -1 where there is none.
+    rows: (n,) int64 row numbers in the other file, -1 where there is none. A file in the part's pool is seen from the
+    part, so that the pool can be moved.
     """
+    pool = part.absolute().parent
+    path = os.path.relpath(path, part) if Path(path).is_relative_to(pool) else path
     first = int(rows[0]) if len(rows) else 0
     if first >= 0 and bool((np.diff(rows) == 1).all()):
         return {"path": str(path), "first": first, "count": len(rows)}

@@ -124,11 +124,18 @@ def _pieces(folder: Path, outputs: Sequence[Path], told: Sequence[Indexed], mode
     for output, shard in zip(outputs, told, strict=True):
         for number, digest in enumerate(shard.parts):
             stored = "image" in shard.stored
-            mark = fingerprint("part", dict(shard.stored) if stored else model, {"rows": digest})
+            files = {kind: _within(folder, file) for kind, file in shard.stored.items()}
+            mark = fingerprint("part", files if stored else model, {"rows": digest})
             times[mark] += 1
             name = f"part-{mark}" if times[mark] == 1 else f"part-{mark}-{times[mark]}"
             found.append(Piece(output, number, shard.rows[number], stored, mark, folder / name))
     return found
+
+
+def _within(folder: Path, file: str) -> str:
+    """A file's path, seen from the pool's folder if it lies there: a pool that is made elsewhere is the same pool."""
+    path = Path(file)
+    return path.relative_to(folder.absolute()).as_posix() if path.is_relative_to(folder.absolute()) else file
 
 
 def _dims(parts: Sequence[Path]) -> dict[str, int]:

@@ -11,11 +11,13 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bunny.core.recipe import Block, Recipe, make
 from bunny.curate.estimate import HEADER, Cluster, Job, as_dict, as_rows, estimate, measured_rate
 
+SOURCES = "bunny.data.sources"
 PEEK_BYTES = 16 << 20  # of a tar or JSON file, looked at to guess its rows
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg"})
 EMBEDDED_DIMS = {"lite0_minilm": {"image": 384, "text": 384, "visual": 1280}}
@@ -70,11 +72,12 @@ def vector_lengths(source: Block, base: Path) -> dict[str, int]:
 
     from bunny.core.protocols import HasVectors, Sharded
 
-    reader = make(source, "bunny.data.sources", "pool.source", folder=base)
-    if isinstance(reader, Sharded) and (shards := reader.shards()):
-        reader = make(dict(shards[0]), "bunny.data.sources", "pool.source", folder=base)
-    found = reader.stored() if isinstance(reader, HasVectors) else {}
-    return {name: int(np.load(one.path, mmap_mode="r").shape[1]) for name, one in found.items()}
+    reader = make(source, SOURCES, "pool.source", folder=base)
+    shards = reader.shards() if isinstance(reader, Sharded) else []
+    with TemporaryDirectory() as unpack_to:  # an estimate leaves nothing behind
+        reader = make(dict(shards[0]) if shards else source, SOURCES, "pool.source", folder=base, unpack_to=unpack_to)
+        found = reader.stored() if isinstance(reader, HasVectors) else {}
+        return {name: int(np.load(one.path, mmap_mode="r").shape[1]) for name, one in found.items()}
 
 
 def count_rows(path: Path, use: str = "") -> Counted:

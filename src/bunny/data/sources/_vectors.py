@@ -7,6 +7,8 @@ the `.npy` file that something was unpacked to, once. Raises BadRow where a file
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import shutil
 import struct
 import tokenize
@@ -189,12 +191,19 @@ def _names_in(path: Path) -> list[str]:
 
 
 def _unpacked(origin: Path, part: str, folder: Path, write: Callable[[IO[bytes]], None]) -> Path:
-    """The file that `write` fills, whole or not at all; made again only if `origin` has changed since."""
+    """The file that `write` fills, whole or not at all; made again only if `origin` has changed since.
+
+    It is as old as `origin`, wherever and whenever it is unpacked.
+    """
     stat = origin.stat()
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in part)
-    final = folder / f"{origin.name}.{safe}.{stat.st_size:x}-{stat.st_mtime_ns:x}.npy"
+    far = folder.parent.resolve() != origin.parent.resolve()  # files of one name may meet there
+    whose = f"{hashlib.sha256(os.fsencode(origin.absolute())).hexdigest()[:12]}." if far else ""
+    final = folder / f"{whose}{origin.name}.{safe}.{stat.st_size:x}-{stat.st_mtime_ns:x}.npy"
     if final.is_file():
         return final
-    with publish(final) as temporary, temporary.open("wb") as file:
-        write(file)
+    with publish(final) as temporary:
+        with temporary.open("wb") as file:
+            write(file)
+        os.utime(temporary, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
     return final

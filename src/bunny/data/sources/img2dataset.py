@@ -19,7 +19,7 @@ from bunny.data.containers import ImageError, tar_index
 from bunny.data.sources import _columns
 from bunny.data.sources._rows import BadRow, first_caption, is_file, pair, plain
 from bunny.data.sources._shards import labels
-from bunny.data.sources.webdataset import WebDataset, keys, picture_of, text_of
+from bunny.data.sources.webdataset import WebDataset, keys, picture_of, text_of, true_id
 
 
 class Img2dataset(WebDataset):
@@ -94,7 +94,7 @@ class Img2dataset(WebDataset):
 
     def _row_id(self, row: Mapping[str, Any], label: str, key: str) -> str:
         known = row.get(self.id) if self.id else None
-        return self._id(label, key) if known is None else str(known)
+        return self._id(label, true_id(key, row)) if known is None else str(known)
 
     def pieces(self) -> list[Path]:
         """The tars, and the numbered tables that have none."""

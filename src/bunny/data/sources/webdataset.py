@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from bunny.core.types import ImageRef, Sample
 from bunny.data.containers import ImageError, TarIndex, image_bytes, tar_index
@@ -30,13 +32,15 @@ class WebDataset(RowSource):
         for path, label in zip(pieces, labels(pieces), strict=True):
             index = tar_index(path)
             for key, members in keys(index):
-                yield f"{path}:{key}", (path, self._id(label, key), members)
+                yield f"{path}:{key}", (path, label, key, members)
             yield from self._trouble(path, label, index)
 
     def sample(self, where: str, raw: Any) -> Sample:
-        path, id, members = raw
+        path, label, key, members = raw
+        id = self._id(label, key)
         try:
             facts = facts_of(path, members)
+            id = self._id(label, true_id(key, facts))
             picture = picture_of(members, facts)
             captions = (text_of(path, members), facts.get(self.caption))
             words = first_caption(captions, self.max_caption_chars)
@@ -75,6 +79,15 @@ def key_of(name: str) -> str:
     """A member's name up to the first dot of its last part."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
+
+
+def true_id(key: str, facts: Mapping[str, Any]) -> str:
+    """The id that `bunny.data.writers.webdataset` made the key of; the key itself where others made it."""
+    id = facts.get("id")
+    if not isinstance(id, str):
+        return key
+    made = unquote(key) == id or sha256(id.encode("utf-8", "replace")).hexdigest()[:32] == key
+    return id if made else key
 
 
 def picture_of(members: Sequence[str], facts: Mapping[str, Any]) -> str:
