@@ -136,7 +136,7 @@ def ours(folder: Path, clusters: int, seed: int, clock: Clock) -> dict[str, Any]
     from bunny.curate.engines import LocalEngine
 
     steps = [
-        {"use": "cluster", "groups": clusters, "iterations": 10, "start": "random"},
+        {"use": "cluster", "groups": clusters, "iterations": 8, "start": "random"},
         {"use": "dedup", "above": ABOVE, "curve_from": ABOVE},
     ]
 
@@ -167,7 +167,7 @@ def ours(folder: Path, clusters: int, seed: int, clock: Clock) -> dict[str, Any]
         "largest_cluster": int(size.max()),
         "pairs_within": float((size**2).sum() / 2),
         "work_gb": round(disk / 1e9, 2),
-        "left_estimate": {name: notes[name] for name in ("left", "left_low", "left_high", "left_rows") if name in notes},
+        "left_estimate": {name: value for name, value in notes.items() if name.startswith("left")},
         **planted(folder, linked["component"], seed),
     }
 
@@ -365,7 +365,8 @@ def _commit() -> str:
 
 
 def _table(content: dict[str, Any]) -> str:
-    lines = [f"{content['rows']:,} x {content['dim']}, {content['clusters']:,} clusters, {content['threads']} thread(s)"]
+    size = f"{content['rows']:,} x {content['dim']}, {content['clusters']:,} clusters"
+    lines = [f"{size}, {content['threads']} thread(s)"]
     for way in WAYS:
         if way in content:
             lines.append(f"{way:6} " + ", ".join(f"{key} {value}" for key, value in content[way].items()))

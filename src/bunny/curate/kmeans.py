@@ -20,12 +20,7 @@ from bunny.curate.codes import Codes, Encoded, Quantiser, products
 BLOCK = 512  # rows scored at a time: their scores stay in the cache
 MANY = 1024  # centres from which cells are used
 FEW_CELLS = 6
-SCHEDULE = (
-    (0.3, 32),
-    (0.6, 64),
-    (0.8, 128),
-    (1.0, 1 << 30),
-)  # until this share of the iterations: sample rows a centre
+SCHEDULE = ((0.38, 32), (0.63, 64), (0.76, 128), (1.0, 1 << 30))  # until this share of the rounds: rows a centre
 
 
 @dataclass(frozen=True, slots=True)
