@@ -20,6 +20,7 @@ from bunny.curate.codes import Codes, Encoded, Quantiser, products
 BLOCK = 512  # rows scored at a time: their scores stay in the cache
 MANY = 1024  # centres from which cells are used
 FEW_CELLS = 6
+LEAST = 8_192  # rows that any round looks at
 SCHEDULE = ((0.38, 32), (0.63, 64), (0.76, 128), (1.0, 1 << 30))  # until this share of the rounds: rows a centre
 
 
@@ -110,7 +111,7 @@ def _lloyd(
     centres = Centres.of(_unit(_decoded(encoded.codes[np.sort(chosen)], quantiser)), quantiser)
     before: IntArray = np.empty(0, np.int32)
     for number in range(iterations):
-        rows = shuffled[: min(size, groups * _rows_a_centre((number + 1) / iterations))]
+        rows = shuffled[: min(size, max(LEAST, groups * _rows_a_centre((number + 1) / iterations)))]
         rows = np.sort(rows)
         codes = encoded.codes if len(rows) == size else encoded.codes[rows]
         found = (centres.with_cells(quantiser, rng) if cells else centres).assign(codes)
