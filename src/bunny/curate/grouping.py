@@ -31,6 +31,7 @@ LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
 CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
 MOST_CHUNKS = 2_000
 BLOCK_ROWS = 2_048
+CELL_ROWS = 32_768
 PER_ROW = ("group", "second", "cosine", "border")
 
 
@@ -225,33 +226,56 @@ def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
     """Task: groups of one chunk's rows (`columns.npz`, in stored order), their codes in order of the groups
     (`codes.npy`, `codes.npz`), and once more, of those that are guests, in order of their second groups."""
     placed, model = Placed.open(folder), read_arrays(Path(folder) / "centres.npz")
-    quantiser = Quantiser(model["mean"], float(model["scale"]))
-    rows = placed.vectors[first:last]
-    found = {name: np.empty(last - first, np.float32 if name in ("cosine", "border") else np.int32) for name in PER_ROW}
-    size, columns = rows.shape
-    encoded = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+    quantiser, position = Quantiser(model["mean"], float(model["scale"])), np.asarray(placed.position[first:last])
     centres = _centres(model, quantiser)
+    chunk = _Chunk(placed.vectors[first:last], quantiser, centres)
+    in_threads(chunk.encode, _runs(len(position), BLOCK_ROWS))
+    refuse_unusable(chunk.encoded.length)
     if centres is None:
         known = read_arrays(Path(folder) / "known.npz")
-        for name in PER_ROW:
-            found[name][:] = known[name][placed.position[first:last]]
+        chunk.found.update({name: known[name][position] for name in PER_ROW})
+    elif centres.cells is not None:
+        in_threads(chunk.assign, _runs(len(position), CELL_ROWS))
+        in_threads(chunk.measure, _runs(len(position), BLOCK_ROWS))
+    chunk.found["second"][chunk.found["border"] > float(model["cut"])] = -1
+    _write_chunk(output, chunk.found, chunk.encoded, position)
 
-    def one(start: int) -> None:
-        part = slice(start, min(size, start + BLOCK_ROWS))
-        vectors = rows.read(part)
-        coded = quantiser.encode(vectors)
+
+class _Chunk:
+    """Rows of one chunk on their way into groups. found: what `PER_ROW` names; encoded: their codes."""
+
+    def __init__(self, rows: Rows, quantiser: Quantiser, centres: kmeans.Centres | None) -> None:
+        self.rows, self.quantiser, self.centres = rows, quantiser, centres
+        size, columns = rows.shape
+        kinds = {"group": np.int32, "second": np.int32, "cosine": np.float32, "border": np.float32}
+        self.found: dict[str, Any] = {name: np.empty(size, kind) for name, kind in kinds.items()}
+        self.encoded = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+
+    def encode(self, part: slice) -> None:
+        """Codes of a run of rows; and their groups, unless there are cells: these want many rows at a time."""
+        vectors = self.rows.read(part)
+        coded = self.quantiser.encode(vectors)
         for name in ("codes", "error", "length", "along"):
-            getattr(encoded, name)[part] = getattr(coded, name)
-        if centres is not None:
-            best = centres.assign(coded.codes)
-            found["group"][part], found["second"][part] = best.nearest, best.second
-            found["border"][part] = _borders(centres, best, quantiser)
-            kernels.row_dots(vectors, centres.unit, best.nearest, found["cosine"][part])
+            getattr(self.encoded, name)[part] = getattr(coded, name)
+        if self.centres is not None and self.centres.cells is None:
+            self.assign(part)
+            self.measure(part, vectors)
 
-    in_threads(one, range(0, size, BLOCK_ROWS))
-    refuse_unusable(encoded.length)
-    found["second"][found["border"] > float(model["cut"])] = -1
-    _write_chunk(output, found, encoded, np.asarray(placed.position[first:last]))
+    def assign(self, part: slice) -> None:
+        assert self.centres is not None
+        best = self.centres.assign(self.encoded.codes[part])
+        self.found["group"][part], self.found["second"][part] = best.nearest, best.second
+        self.found["border"][part] = _borders(self.centres, best, self.quantiser)
+
+    def measure(self, part: slice, vectors: FloatArray | None = None) -> None:
+        """Cosines to the centres."""
+        assert self.centres is not None
+        vectors = self.rows.read(part) if vectors is None else vectors
+        kernels.row_dots(vectors, self.centres.unit, self.found["group"][part], self.found["cosine"][part])
+
+
+def _runs(size: int, rows: int) -> list[slice]:
+    return [slice(start, min(size, start + rows)) for start in range(0, size, rows)]
 
 
 def _centres(model: Mapping[str, npt.NDArray[Any]], quantiser: Quantiser) -> kmeans.Centres | None:
