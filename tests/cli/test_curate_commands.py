@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
@@ -81,6 +82,27 @@ def test_a_run_has_a_card_whose_recipe_makes_it_again(bunny: Bunny) -> None:
     assert told(bunny("run", "card.yaml", "-o", "runs/card", "--json"))["samples"] == 42
     tables = [Path(run) / "curated" / "decisions.parquet" for run in ("runs/colours", "runs/card")]
     assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_benchmarks_are_seen_from_the_recipe_and_a_changed_one_is_kept_out_anew(bunny: Bunny) -> None:
+    def keep_out(words: str) -> None:
+        pq.write_table(pa.table({"id": ["q"], "text": [words]}), "place/quiz.parquet")
+
+    def state() -> str:
+        return str(told(bunny("run", "place/colours.yaml", "-o", "runs/clean", "--dry-run", "--json"))[0]["state"])
+
+    Path("pictures").rename("place")
+    step = "- {use: decontaminate, against: [quiz.parquet], words: 3}"
+    steps = RECIPE.partition("    - {use: exact}")[0].replace("path: pictures", "path: .") + f"    {step}\n"
+    Path("place/colours.yaml").write_text(steps)
+    keep_out("a red square")
+    red = told(bunny("run", "place/colours.yaml", "-o", "runs/clean", "--json"))["kept"]
+    assert state() == "done"
+    keep_out("see: a blue square")
+    assert state() == "to do"
+    assert red < told(bunny("run", "place/colours.yaml", "-o", "runs/clean", "--json"))["kept"] < 41
+    again = told(bunny("again", "runs/clean", "--set", "decontaminate.words=9", "--json"))
+    assert again["run"] == "runs/clean/again/decontaminate.words=9"
 
 
 def test_a_recipe_of_a_curation_alone_needs_no_model(bunny: Bunny) -> None:

@@ -1,12 +1,11 @@
 """`kill -9` at random instants, again and again: what comes out in the end is what an undisturbed run writes.
 
-One helper process imports everything, then forks a child for each attempt and kills it, so that an attempt costs no
-more than the work itself.
+One helper process imports everything, then forks a child for each attempt of every curation and kills it, so that an
+attempt costs no more than the work itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.curate.made_vectors import write_vectors
+from tests.curate.outcomes import marks
+
 ROOT = Path(__file__).parents[2]
-KILLS = 8  # at the most
-TIMES = ("report.html", "summary.json", "part.json", "results.json")  # hold seconds; compared without them
+KILLS = 6  # at the most
 
 HELPER = """
 import json, logging, os, random, signal, sys, time
@@ -31,10 +30,8 @@ from bunny.pipeline.curating import curate
 import bunny.curate.grouping, bunny.curate.linking, bunny.curate.report, bunny.infer.embedders
 import bunny.pipeline.pool_tasks, matplotlib.pyplot, torch
 torch.set_num_threads(1)
-source, settings, output, seed, kills = json.loads(sys.argv[1])
-chance = random.Random(seed)
 
-def child():
+def child(source, settings, output):
     pid = os.fork()
     if pid:
         return pid
@@ -46,79 +43,23 @@ def child():
         print(type(error).__name__, error, file=sys.stderr, flush=True)
     os._exit(status)
 
-killed, longest, late = 0, 0.5, 0
-while True:
-    begin, pid = time.monotonic(), child()
-    if killed < kills:
-        time.sleep(longest * chance.random() ** 2 + 0.002)
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        killed += 1
-    elif os.WEXITSTATUS(status):
-        sys.exit(1)
-    else:
-        break
-print(killed)
+def survive(source, settings, output, seed, kills):
+    chance, killed, longest = random.Random(seed), 0, 0.5
+    while True:
+        pid = child(source, settings, output)
+        if killed < kills:
+            time.sleep(longest * chance.random() ** 2 + 0.002)
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):
+            killed += 1
+        elif os.WEXITSTATUS(status):
+            sys.exit(1)
+        else:
+            return killed
+
+print(json.dumps([survive(*one) for one in json.loads(sys.argv[1])]))
 """
-
-
-def curate(source: dict[str, Any], settings: dict[str, Any], output: Path, seed: int = 0, kills: int = 0) -> int:
-    """Curate in a process that is killed so many times, less if it was faster; how many times it was."""
-    argument = json.dumps([source, settings, str(output), seed, kills])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", HELPER, argument]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
-
-
-def marks(folder: Path) -> dict[str, str]:
-    """File -> digest; of the few that hold times, what they say beside. What heavy steps keep for the next run (`work`)
-    is named after where it lies; the decisions tell whether it was right."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and parts[0] != "work" and not any(part.startswith(".") for part in parts):
-            content = path.read_bytes()
-            if path.suffix == ".json" and path.name in TIMES:
-                content = json.dumps({k: v for k, v in json.loads(content).items() if k != "seconds"}).encode()
-            elif path.name in TIMES:
-                content = b""
-            found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
-    return found
-
-
-@pytest.fixture
-def vectors(tmp_path: Path) -> dict[str, Any]:
-    """900 made-up vectors in three files, many of them nearly alike, one NaN."""
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        centres = np.repeat(rng.standard_normal((100, 16)), 3, axis=0)
-        image = centres + 0.05 * rng.standard_normal((300, 16))
-        image[7] = np.nan
-        for name, values in (("img", image), ("text", image + rng.standard_normal((300, 16)))):
-            (tmp_path / "source").mkdir(exist_ok=True)
-            np.save(tmp_path / "source" / f"{name}_emb_{number}.npy", values.astype(np.float16))
-        captions = [f"thing {number} {row // 3} of a kind" for row in range(300)]
-        table = pa.table({"caption": captions, "key": [f"{number}-{row:04d}" for row in range(300)]})
-        pq.write_table(table, tmp_path / "source" / f"metadata_{number}.parquet")
-    return {"use": "clip_retrieval", "path": str(tmp_path / "source")}
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Any]:
-    """60 small pictures with captions beside them, some the same, one torn."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "source").mkdir()
-    for number in range(60):
-        pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8) if number % 5 else np.full((12, 12, 3), 9, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "source" / f"{number:03d}.png")
-        (tmp_path / "source" / f"{number:03d}.txt").write_text(f"a red picture, number {number}")
-    (tmp_path / "source" / "007.png").write_bytes(b"torn")
-    return {"use": "folder", "path": str(tmp_path / "source")}
-
-
 CLUSTERED = [
     {"use": "rules"},
     {"use": "cluster", "groups": 6},
@@ -126,23 +67,48 @@ CLUSTERED = [
     {"use": "band", "by": "pair_cosine", "high": 0.9},
     {"use": "sample", "count": 150},
 ]
+EMBEDDED = [{"use": "exact"}, {"use": "dedup", "above": 0.999, "within": "pool"}, {"use": "sample", "count": 20}]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """A folder with runs of `vectors` and of `pictures`, `calm` and `killed`; how many times each was killed, which is
+    less than KILLS if it was faster."""
+    folder = tmp_path_factory.mktemp("kill")
+    write_vectors(folder / "vectors" / "source", files=3, rows=300)
+    write_pictures(folder / "pictures" / "source")
+    colours = {"use": "tests.curate.recipe_classes:Colours"}
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "vectors": ("clip_retrieval", {"steps": CLUSTERED, "part_rows": 100}),
+        "pictures": ("folder", {"steps": EMBEDDED, "part_rows": 8, "embedder": colours}),
+    }
+    jobs = []
+    for seed, (name, (use, settings)) in enumerate(kinds.items()):
+        source = {"use": use, "path": str(folder / name / "source")}
+        for how, kills in (("calm", 0), ("killed", KILLS)):
+            jobs.append([source, settings, str(folder / name / how / "run"), 2 * seed + 1, kills])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", HELPER, json.dumps(jobs)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder, dict(zip(kinds, json.loads(done.stdout.splitlines()[-1])[1::2], strict=True))
+
+
+def write_pictures(folder: Path) -> None:
+    """60 small pictures with captions beside them, some the same, one torn."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(60):
+        pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8) if number % 5 else np.full((12, 12, 3), 9, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        (folder / f"{number:03d}.txt").write_text(f"a red picture, number {number}")
+    (folder / "007.png").write_bytes(b"torn")
 
 
 @pytest.mark.slow
-def test_a_killed_curation_of_vectors_ends_as_an_undisturbed_one(vectors: dict[str, Any], tmp_path: Path) -> None:
-    settings = {"steps": CLUSTERED, "part_rows": 100}
-    curate(vectors, settings, tmp_path / "calm" / "run")
-    killed = curate(vectors, settings, tmp_path / "killed" / "run", seed=1, kills=KILLS)
+@pytest.mark.parametrize("kind", ["vectors", "pictures"])
+def test_a_killed_curation_ends_as_an_undisturbed_one(runs: tuple[Path, dict[str, int]], kind: str) -> None:
+    folder, killed = runs[0] / kind, runs[1][kind]
     assert killed >= 3
-    calm = marks(tmp_path / "calm" / "run")
-    assert marks(tmp_path / "killed" / "run") == calm and any(name.endswith("decisions.parquet") for name in calm)
-
-
-@pytest.mark.slow
-def test_a_killed_curation_of_pictures_ends_as_an_undisturbed_one(pictures: dict[str, Any], tmp_path: Path) -> None:
-    steps = [{"use": "exact"}, {"use": "dedup", "above": 0.999, "within": "pool"}, {"use": "sample", "count": 20}]
-    settings = {"steps": steps, "part_rows": 8, "embedder": {"use": "tests.curate.recipe_classes:Colours"}}
-    curate(pictures, settings, tmp_path / "calm" / "run")
-    killed = curate(pictures, settings, tmp_path / "killed" / "run", seed=3, kills=KILLS)
-    assert killed >= 3
-    assert marks(tmp_path / "killed" / "run") == marks(tmp_path / "calm" / "run")
+    calm = marks(folder / "calm" / "run")
+    assert marks(folder / "killed" / "run") == calm and any(name.endswith("decisions.parquet") for name in calm)

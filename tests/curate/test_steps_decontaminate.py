@@ -18,6 +18,8 @@ from bunny.core.recipe import make
 from bunny.core.types import Decision, Pool
 from bunny.curate.columns import Rows
 from bunny.curate.contamination import most_alike, same_text, shared_run
+from bunny.curate.engine import select
+from bunny.curate.steps.decontaminate import Decontaminate
 
 SENTENCE = st.lists(st.sampled_from(["A", "a", "b", "c,", "d"]), max_size=9).map(" ".join)
 
@@ -131,6 +133,27 @@ def test_the_reason_names_the_benchmark_and_its_row(benchmark: Path) -> None:
 def test_settings_turn_comparisons_off_and_paths_start_at_the_folder(benchmark: Path) -> None:
     block = {"against": [benchmark.name], "folder": str(benchmark.parent), "words": 0, "bits": 1}
     assert decide(block, some_pool()).keep.tolist() == [False, True, True, True, True]
+
+
+def test_reasons_are_counted_and_shown_without_the_rows_of_the_benchmark(benchmark: Path) -> None:
+    pool = Pool({**some_pool().columns, "sha256": objects(["aa", "bb", "aa", "dd", "ee"])})
+    (run,) = select(pool, [{"use": "decontaminate", "against": [str(benchmark)], "words": 0}], 0).runs
+    assert run.counts() == {"the same pixels as in quiz": 3}
+    assert run.dropped_for("the same pixels as in quiz").tolist() == [0, 1, 2]
+    assert not len(run.dropped_for("the same pixels"))
+
+
+def test_relative_benchmarks_are_seen_from_the_given_folder_and_again_too(benchmark: Path) -> None:
+    block = {"use": "decontaminate", "against": [benchmark.name]}
+    found = select(some_pool(), [block], 0, folder=benchmark.parent)
+    assert found.kept().tolist() == [False, False, False, True, True]
+    again = found.again(decontaminate={"words": 0})
+    assert again.kept().tolist() == [False, False, True, True, True]
+
+
+def test_the_files_of_a_benchmark_are_its_table_and_vectors(benchmark: Path) -> None:
+    found = Decontaminate(against=("quiz.parquet", "gone"), folder=benchmark.parent).inputs()
+    assert found == [benchmark, benchmark.with_suffix(".visual.npy")]
 
 
 def test_vectors_of_another_model_are_a_clear_error(benchmark: Path) -> None:

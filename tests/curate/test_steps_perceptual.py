@@ -92,7 +92,9 @@ def test_perceptual_keeps_the_best_by_a_column() -> None:
 
 
 def test_pictures_without_a_telling_hash_stay() -> None:
-    assert decide({"use": "perceptual"}, pool_of([0, 0, *FLAT, *FLAT, 1])).keep.all()
+    found = decide({"use": "perceptual"}, pool_of([0, 0, *FLAT, *FLAT, 1]))
+    assert found.keep.all()
+    assert found.notes["without_a_hash"] == 2 + 2 * len(FLAT)
 
 
 def test_perceptual_without_hashes_is_a_clear_error() -> None:

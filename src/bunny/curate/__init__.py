@@ -22,11 +22,12 @@ from bunny.core.recipe import Block
 from bunny.core.store import write_atomic
 from bunny.core.types import Place, Rejected, Sample
 from bunny.curate.engine import Selection, Why, select
+from bunny.curate.memory import peak
 from bunny.curate.part_making import OpenImage
 from bunny.curate.plan import plan
 from bunny.curate.pool import PoolFolder, open_pool
 from bunny.curate.table import write_table
-from bunny.curate.vectors import embed_pool, make_pool, seconds_of
+from bunny.curate.vectors import embed_pool, make_pool, memory_of, seconds_of
 
 __all__ = [
     "PoolFolder",
@@ -90,11 +91,14 @@ def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_
 
     folder.mkdir(parents=True, exist_ok=True)
     seconds = {"embed": seconds_of(made), **{run.planned.label: run.seconds for run in selection.runs}}
+    memory = {"embed": memory_of(made), **{run.planned.label: run.memory for run in selection.runs}}
     start = time.perf_counter()
-    write_table(selection, folder / "decisions.parquet")
-    lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in selection.rejected]
-    write_atomic(folder / "rejected.jsonl", "".join(lines))
-    seconds["write"] = time.perf_counter() - start
+    with peak() as held:
+        write_table(selection, folder / "decisions.parquet")
+        lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in selection.rejected]
+        write_atomic(folder / "rejected.jsonl", "".join(lines))
+    seconds["write"], memory["write"] = time.perf_counter() - start, held.bytes
+    memory = {stage: most for stage, most in memory.items() if most}
 
     def thumbnail(sample: Sample) -> Image.Image:
         if not sample.images:
@@ -102,8 +106,16 @@ def write_outcome(selection: Selection, made: PoolFolder, folder: Path, *, open_
         return open_image(sample.images[0])
 
     report = folder / "report.html"
-    write_report(selection, report, samples_of=made.samples, thumbnail=thumbnail, model=made.model, seconds=seconds)
-    told = _summary(selection, made, seconds)
+    write_report(
+        selection,
+        report,
+        samples_of=made.samples,
+        thumbnail=thumbnail,
+        model=made.model,
+        seconds=seconds,
+        memory=memory,
+    )
+    told = {**_summary(selection, made, seconds), "memory": memory}
     write_atomic(folder / "summary.json", json.dumps(told, indent=1, ensure_ascii=False))
 
 

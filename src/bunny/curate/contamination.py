@@ -19,11 +19,13 @@ import numpy as np
 from bunny.core.errors import UserError
 from bunny.core.types import FloatArray, IntArray
 from bunny.curate.columns import Rows
+from bunny.curate.pool import POOL, open_pool
 from bunny.curate.texts import blocks
 
 TILE = 2048
 DOUBT = 1e-5  # float32 products this near to the threshold are done again in float64
 SHORTEST = 8  # words of a text that is compared as a whole, being shorter than an n-gram
+BESIDE = ("visual", "image")  # vectors that may lie beside a table
 _WORDS = re.compile(r"\w+")
 
 
@@ -44,18 +46,31 @@ class Benchmark:
 
 def read_benchmark(path: Path) -> Benchmark:
     """Raises UserError if there is none, or if its vectors are not row-aligned."""
-    from bunny.curate.pool import open_pool
-
-    for folder in (path, path / "pool"):
-        if (folder / "pool.json").is_file():
-            pool, _ = open_pool(folder)
-            name = path.parent.name if path.name == "pool" else path.name
-            return Benchmark(name, {**pool.columns, "text": pool["caption"]})
+    folder = _pool_folder(path)
+    if folder is not None:
+        pool, _ = open_pool(folder)
+        name = path.parent.name if path.name == "pool" else path.name
+        return Benchmark(name, {**pool.columns, "text": pool["caption"]})
     if not path.is_file():
         raise UserError(
             f"{path}: no benchmark there", fix="name a pool folder, or a Parquet file with sha256, phash or text"
         )
     return _read_table(path)
+
+
+def benchmark_files(path: Path) -> list[Path]:
+    """The files that change when a benchmark does: a pool's list (its parts are named by what is in them), a table
+    and its vectors. Nothing where no benchmark is."""
+    folder = _pool_folder(path)
+    if folder is not None:
+        return [folder / POOL]
+    files = [path, *(path.with_suffix(f".{name}.npy") for name in BESIDE)]
+    return [file for file in files if file.is_file()]
+
+
+def _pool_folder(path: Path) -> Path | None:
+    """The pool's folder at a path: itself, or in the run's folder."""
+    return next((folder for folder in (path, path / "pool") if (folder / POOL).is_file()), None)
 
 
 def same_text(texts: Any, benchmark: Any) -> IntArray:
@@ -130,7 +145,7 @@ def _read_table(path: Path) -> Benchmark:
             columns[kept] = np.array(table.column(name).to_pylist(), dtype=object)
     if "phash" in table.column_names:
         columns["phash"] = np.array([value or 0 for value in table.column("phash").to_pylist()], np.uint64)
-    for name in ("visual", "image"):
+    for name in BESIDE:
         beside = path.with_suffix(f".{name}.npy")
         if beside.is_file():
             columns[name] = _vectors(beside, table.num_rows)

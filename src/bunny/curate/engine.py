@@ -19,17 +19,20 @@ from bunny.core.seeds import stream
 from bunny.core.types import BoolArray, Decision, FloatArray, IntArray, Pool, Rejected
 from bunny.curate.columns import Rows
 from bunny.curate.duplicates import row_cosine
+from bunny.curate.memory import peak
 from bunny.curate.plan import Planned, changed, plan
 
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """One step's outcome. rows: (n,) int64, the rows of the whole pool that it saw; decision: about those n rows."""
+    """One step's outcome. rows: (n,) int64, the rows of the whole pool that it saw; decision: about those n rows;
+    memory: the most bytes that this process held meanwhile, 0 if unknown."""
 
     planned: Planned
     rows: IntArray
     decision: Decision
     seconds: float
+    memory: int = 0
 
     def counts(self) -> dict[str, int]:
         """Reason -> rows dropped for it, most first."""
@@ -192,8 +195,9 @@ def _run(
             run = before[number]
         else:
             start = time.perf_counter()
-            found = planned.step.decide(left, stream(f"curate.{planned.label}", seed))
-            run = StepRun(planned, rows, found, time.perf_counter() - start)
+            with peak() as held:
+                found = planned.step.decide(left, stream(f"curate.{planned.label}", seed))
+            run = StepRun(planned, rows, found, time.perf_counter() - start, held.bytes)
         log.info("%s: %d of %d stay", planned.label, int(run.decision.keep.sum()), len(rows))
         runs.append(run)
         left, rows = left.with_columns(run.decision.columns).take(run.decision.keep), rows[run.decision.keep]

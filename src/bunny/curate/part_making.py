@@ -28,6 +28,7 @@ from bunny.core.sample_table import copy_rows, iterate_samples
 from bunny.core.types import BoolArray, FloatArray, ImageRef, IntArray, Rejected, Sample
 from bunny.curate.columns import BLOCK, NpyFile, Rows
 from bunny.curate.index import read_index
+from bunny.curate.memory import anonymous, peak
 from bunny.curate.parts import (
     FACTS,
     PART,
@@ -69,7 +70,7 @@ def embed_part(
     samples = list(iterate_samples(source / SAMPLES))
     chunks: list[Arrays] = []
     rejected = read_rejected(source / REJECTED)
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as crew:
+    with peak() as held, ThreadPoolExecutor(threads or os.cpu_count() or 1) as crew:
         for opened in _opened(samples, open_image, crew):
             good = [(row, item) for row, item in opened if isinstance(item, _Picture)]
             rejected += [item for _, item in opened if isinstance(item, Rejected)]
@@ -86,7 +87,8 @@ def embed_part(
         for name in VECTORS:
             if name in found and np.isfinite(found[name]).any():
                 np.save(work / f"{name}.npy", found[name])
-        _write_rest(work, source, fine, found, rejected, {"key": key, "seconds": time.monotonic() - begin})
+        about = {"key": key, "seconds": time.monotonic() - begin, "memory": held.bytes}
+        _write_rest(work, source, fine, found, rejected, about)
 
 
 def refer_part(index: str, number: int, key: str, output: Path) -> None:
@@ -113,7 +115,8 @@ def refer_part(index: str, number: int, key: str, output: Path) -> None:
         work.mkdir()
         told = {name: stored_vectors(one.path, one.rows[fine], work, name) for name, one in stored.items()}
         (work / STORED).write_text(json.dumps(told, indent=1), encoding="utf-8")
-        _write_rest(work, source, fine, found, rejected, {"key": key, "seconds": time.monotonic() - begin})
+        about = {"key": key, "seconds": time.monotonic() - begin, "memory": anonymous()}
+        _write_rest(work, source, fine, found, rejected, about)
 
 
 @dataclass(frozen=True, slots=True)

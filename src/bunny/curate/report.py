@@ -193,8 +193,7 @@ def _dropped(selection: Selection, reasons: Mapping[str, Mapping[str, int]], wal
             most = min(DROPPED_SHOWN, DROPPED_PICTURES - shown)
             if most <= 0:
                 break
-            rows = run.rows[(run.decision.reason == reason) & ~run.decision.keep]
-            cards = wall.drawn(rows, most)
+            cards = wall.drawn(run.dropped_for(reason), most)
             shown += len(cards)
             found.append({"step": _name(run), "reason": reason, "count": count, "cards": cards})
     return found

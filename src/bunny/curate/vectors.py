@@ -197,3 +197,9 @@ def embed_pool(
 def seconds_of(folder: PoolFolder) -> float:
     """Work that went into the parts, over all attempts and processes."""
     return float(sum(json.loads((part / PART).read_text(encoding="utf-8"))["seconds"] for part in folder.parts))
+
+
+def memory_of(folder: PoolFolder) -> int:
+    """The most bytes that a process held while it made one of the parts; 0 if unknown."""
+    told = (json.loads((part / PART).read_text(encoding="utf-8")) for part in folder.parts)
+    return max((int(one.get("memory", 0)) for one in told), default=0)

@@ -30,6 +30,13 @@ def engine_of(section: CurateSection, output: Path) -> Engine:
     return make_engine({"folder": str(output / RANKS), **block} if block.get("use") == "ranks" else block)
 
 
+def steps_of(section: CurateSection) -> list[Block]:
+    """The steps: written out, or those of the preset."""
+    from bunny.curate.plan import preset_steps
+
+    return section.steps or (preset_steps(section.preset) if section.preset else [])
+
+
 def curate_source(
     source: Block, base: Path, section: CurateSection, *, seed: int, folder: Path, run: Path, engine: Engine
 ) -> tuple[Selection, PoolFolder]:
@@ -40,19 +47,19 @@ def curate_source(
     """
     from bunny import curate as curation
     from bunny.curate.engines import release
-    from bunny.curate.plan import plan, preset_steps
+    from bunny.curate.plan import plan
     from bunny.data.images import open_image
     from bunny.pipeline.pool_tasks import pool_of
 
     run = run.absolute()  # tasks carry paths, and may run in other folders
-    steps = section.steps or (preset_steps(section.preset) if section.preset else [])
-    plan(steps)  # a wrong step is found before hours of embedding
+    steps = steps_of(section)
+    plan(steps, base)  # a wrong step is found before hours of embedding
     try:
         made = pool_of(
             source, base, section.embedder, run / POOL, engine, part_rows=section.part_rows, threads=section.threads
         )
         selection = curation.choose(
-            made, steps, seed=seed, folder=folder, open_image=open_image, engine=engine, work=run / WORK
+            made, steps, seed=seed, folder=folder, open_image=open_image, engine=engine, work=run / WORK, base=base
         )
     finally:
         release(engine)

@@ -52,11 +52,11 @@ def table(content: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, 
 
 def job_of(recipe: Recipe) -> Job:
     """The recipe's curation as figures."""
-    from bunny.curate.plan import preset_steps
+    from bunny.pipeline.curating import steps_of
 
     assert recipe.pool and recipe.curate
     section = recipe.curate
-    steps = section.steps or preset_steps(section.preset or "")
+    steps = steps_of(section)
     path = recipe.locate(str(recipe.pool.source.get("path", ".")))
     counted = count_rows(path, str(recipe.pool.source["use"]))
     stored = vector_lengths(recipe.pool.source, recipe.locate("."))

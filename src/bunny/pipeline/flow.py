@@ -122,7 +122,7 @@ def _inputs(stage: str, recipe: Recipe, marks: Mapping[str, str]) -> dict[str, s
     named: list[Mapping[str, Any]] = []
     read: list[Path] = []
     if stage == "curate" and recipe.pool:
-        named = [recipe.pool.source]
+        named, read = [recipe.pool.source], stages.step_inputs(recipe)
     elif stage == "evaluate" and recipe.evaluate:
         named = list(recipe.evaluate.tasks)
     elif training:

@@ -128,9 +128,7 @@ def _embedder(block: str) -> Embedder:
     return made
 
 
-def _model(
-    shards: Sequence[Mapping[str, Any]], base: Path, embedder: Block | None, where: str, unpack_to: str
-) -> str:
+def _model(shards: Sequence[Mapping[str, Any]], base: Path, embedder: Block | None, where: str, unpack_to: str) -> str:
     """What makes the vectors; empty if all of them exist. Raises UserError if nothing does."""
     if embedder is not None:
         return _embedder(json.dumps(embedder, sort_keys=True)).name

@@ -191,6 +191,16 @@ def makers_of(section: StageSection, recipe: Recipe, name: str) -> list[Any]:
     return [make(block, "bunny.data.makers", f"{name}.data.{number}", folder=folder) for number, block in known]
 
 
+def step_inputs(recipe: Recipe) -> list[Path]:
+    """What the curation's steps read besides the pool: benchmarks to keep out."""
+    from bunny.curate.plan import plan
+    from bunny.pipeline.curating import steps_of
+
+    assert recipe.curate
+    steps = [one.step for one in plan(steps_of(recipe.curate), recipe.locate("."))]
+    return [path for step in steps if hasattr(step, "inputs") for path in step.inputs()]
+
+
 def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe, files: Sequence[Path] = ()) -> str:
     """Fingerprint of every file or folder that the blocks' values name, and of `files` that are there.
 

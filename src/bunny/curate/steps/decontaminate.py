@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from bunny.core.errors import UserError
 from bunny.core.types import Decision, IntArray, Pool
 from bunny.curate.columns import Rows
-from bunny.curate.contamination import Benchmark, most_alike, read_benchmark, same_text, shared_run
+from bunny.curate.contamination import Benchmark, benchmark_files, most_alike, read_benchmark, same_text, shared_run
 from bunny.curate.step import OrderedStep, column, decision
 
 
@@ -25,7 +25,7 @@ class Decontaminate(OrderedStep):
     """
 
     against: tuple[Path, ...]  # the benchmarks; relative ones are seen from `folder`
-    folder: Path = Path()  # default: the working folder
+    folder: Path = Path()  # the recipe's, supplied by the program; default: the working folder
     bits: int = Field(4, ge=0, le=8, description="of a perceptual hash that may differ")
     above: float | None = Field(None, gt=-1, le=1, description="cosine from which pictures count as the same")
     vectors: str = "visual"  # the column to compare
@@ -36,6 +36,10 @@ class Decontaminate(OrderedStep):
         if not self.against:
             raise ValueError("name at least one benchmark in `against`")
         return self
+
+    def inputs(self) -> list[Path]:
+        """The files that say which benchmarks these are; a curation is done again when they change."""
+        return [file for path in self.against for file in benchmark_files(self.folder / path)]
 
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
         reasons = np.full(len(pool), "", dtype=object)

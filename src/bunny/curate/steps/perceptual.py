@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from bunny.core.log import log
 from bunny.core.types import BoolArray, Decision, IntArray, Pool, one_reason
 from bunny.curate.phash import FLAT
 from bunny.curate.step import OrderedStep, column, decision, numbers
@@ -38,7 +38,6 @@ class Perceptual(OrderedStep):
 
         hashes, known = hashes_of(column(pool, "phash", "perceptual"))
         rows = np.flatnonzero(known)
-        log.info("perceptual: %d of %d pictures have no usable hash and stay", len(pool) - len(rows), len(pool))
         linked = np.arange(len(pool))
         linked[rows] = rows[groups(hashes[rows], self.bits)]
         twin = self._chosen(pool, linked)
@@ -46,7 +45,8 @@ class Perceptual(OrderedStep):
         apart = np.full(len(pool), np.nan, np.float32)
         apart[dropped] = ones(hashes[dropped] ^ hashes[twin[dropped]])
         reason = f"near-identical picture: perceptual hashes linked by at most {self.bits} of 64 bits"
-        return decision(one_reason(dropped, reason), twin, phash_bits=apart)
+        found = decision(one_reason(dropped, reason), twin, phash_bits=apart)
+        return replace(found, notes={"without_a_hash": len(pool) - len(rows)})
 
     def _chosen(self, pool: Pool, linked: IntArray) -> IntArray:
         """(N,) the member that stays, for every row. linked: (N,) first row of each row's group."""
