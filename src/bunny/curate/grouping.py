@@ -32,7 +32,9 @@ CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHU
 MOST_CHUNKS = 2_000
 BLOCK_ROWS = 2_048
 CELL_ROWS = 32_768
-PER_ROW = ("group", "second", "cosine", "border")
+STORED = ("order", "position", "place")
+FACTS = np.dtype([("group", "<i4"), ("position", "<i8"), ("error", "<f4"), ("length", "<f4"), ("along", "<f4")])
+"""What stands beside every code: its group, its row of the pool, and what `kernels.encode` says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,8 @@ def code_rows(vectors: Rows, group: IntArray, second: IntArray, place: Place) ->
     folder = place_rows(vectors, place, "codes", {"groups": note.name})
     if not (folder / "centres.npz").exists():
         quantiser = Quantiser.fit(_evenly(vectors, LEAST_SAMPLE))
-        zero = np.zeros(len(group), np.float32)
-        known = {"group": group, "second": second, "cosine": zero, "border": zero}
-        write_arrays(folder / "known.npz", known)
+        write_array(folder / "group.npy", np.asarray(group, np.int32))
+        write_array(folder / "second.npy", np.asarray(second, np.int32))
         write_arrays(folder / "centres.npz", {"mean": quantiser.mean, "scale": quantiser.scale, "cut": 0.0})
     _assigned(folder, place)
     return folder
@@ -121,6 +122,9 @@ def place_rows(vectors: Rows, place: Place, kind: str, settings: Mapping[str, An
     order = np.argsort(index, kind="stable")
     write_array(folder / "order.npy", index[order])  # places in the files, ascending
     write_array(folder / "position.npy", order.astype(np.int64))  # row of the pool at each
+    place_of_row = np.empty(len(order), np.int64)
+    place_of_row[order] = np.arange(len(order))
+    write_array(folder / "place.npy", place_of_row)
     chunk = max(CHUNK_ROWS, -(-len(index) // MOST_CHUNKS))
     write_text(folder / "rows.json", json.dumps({"pieces": pieces, "chunk": chunk}))
     return folder
@@ -128,20 +132,26 @@ def place_rows(vectors: Rows, place: Place, kind: str, settings: Mapping[str, An
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What `place_rows` wrote. vectors: in stored order; position: (N,) int64, the row of the pool at each place."""
+    """What `place_rows` wrote. vectors: in stored order; position: (N,) int64, the row of the pool at each place;
+    place: (N,) int64, the place of each row of the pool."""
 
     folder: Path
     vectors: Rows
     position: IntArray
+    place: IntArray
     chunk: int
 
     @staticmethod
     def open(folder: Path | str) -> Placed:
         folder = Path(folder)
         content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
-        order, position = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("order", "position"))
+        order, position, place = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in STORED)
         pieces = [NpyFile(**block) for block in content["pieces"]]
-        return Placed(folder, Rows(pieces, order), position, int(content["chunk"]))
+        return Placed(folder, Rows(pieces, order), position, place, int(content["chunk"]))
+
+    def read(self, rows: IntArray) -> FloatArray:
+        """(n, D) unit vectors of rows of the pool."""
+        return self.vectors.read(self.place[rows])
 
     def chunks(self) -> Iterator[tuple[int, int, Path]]:
         """(first row, last + 1, folder) of every chunk."""
@@ -155,9 +165,7 @@ def train_centres(folder: str, groups: int, iterations: int, start: str, reach: 
     size = len(placed.position)
     wanted = min(size, max(LEAST_SAMPLE, SAMPLE_ROWS * groups))
     drawn = np.sort(rng.choice(size, wanted, replace=False))  # rows of the pool
-    stored = np.empty(size, np.int64)
-    stored[placed.position] = np.arange(size)
-    sample = placed.vectors[stored[drawn]]
+    sample = placed.vectors[placed.place[drawn]]
     quantiser = Quantiser.fit(sample.read(slice(0, 20_000)))
     encoded = _encoded(sample, quantiser)
     refuse_unusable(encoded.length)
@@ -224,7 +232,7 @@ def _assigned(folder: Path, place: Place) -> Groups:
 
 def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
     """Task: groups of one chunk's rows (`columns.npz`, in stored order), their codes in order of the groups
-    (`codes.npy`, `codes.npz`), and once more, of those that are guests, in order of their second groups."""
+    (`codes.npy`, `codes-facts.npy`), and once more, of those that are guests, in order of their second groups."""
     placed, model = Placed.open(folder), read_arrays(Path(folder) / "centres.npz")
     quantiser, position = Quantiser(model["mean"], float(model["scale"])), np.asarray(placed.position[first:last])
     centres = _centres(model, quantiser)
@@ -232,8 +240,9 @@ def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
     in_threads(chunk.encode, _runs(len(position), BLOCK_ROWS))
     refuse_unusable(chunk.encoded.length)
     if centres is None:
-        known = read_arrays(Path(folder) / "known.npz")
-        chunk.found.update({name: known[name][position] for name in PER_ROW})
+        for name in ("group", "second"):
+            chunk.found[name][:] = np.load(Path(folder) / f"{name}.npy", mmap_mode="r")[position]
+        chunk.found["cosine"][:] = chunk.found["border"][:] = 0
     elif centres.cells is not None:
         in_threads(chunk.assign, _runs(len(position), CELL_ROWS))
         in_threads(chunk.measure, _runs(len(position), BLOCK_ROWS))
@@ -242,7 +251,7 @@ def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
 
 
 class _Chunk:
-    """Rows of one chunk on their way into groups. found: what `PER_ROW` names; encoded: their codes."""
+    """Rows of one chunk on their way into groups. found: group, second, cosine, border; encoded: their codes."""
 
     def __init__(self, rows: Rows, quantiser: Quantiser, centres: kmeans.Centres | None) -> None:
         self.rows, self.quantiser, self.centres = rows, quantiser, centres
@@ -300,12 +309,14 @@ def refuse_unusable(length: FloatArray) -> None:
 def _write_chunk(output: Path, found: Mapping[str, npt.NDArray[Any]], encoded: Encoded, position: IntArray) -> None:
     with publish(output) as folder:
         folder.mkdir()
-        write_arrays(folder / "columns.npz", dict(found))
+        np.savez(folder / "columns.npz", **found)  # type: ignore[arg-type]  # numpy types its own keywords only
         at_home = np.argsort(found["group"], kind="stable")
         near = np.flatnonzero(found["second"] >= 0)
         away = near[np.argsort(found["second"][near], kind="stable")]
         for name, order, label in (("codes", at_home, found["group"]), ("guests", away, found["second"])):
             np.save(folder / f"{name}.npy", encoded.codes[order])
-            facts = {"group": label[order], "position": position[order]}
-            facts |= {fact: getattr(encoded, fact)[order] for fact in ("error", "length", "along")}
-            write_arrays(folder / f"{name}.npz", facts)
+            facts = np.empty(len(order), FACTS)
+            facts["group"], facts["position"] = label[order], position[order]
+            for fact in ("error", "length", "along"):
+                facts[fact] = getattr(encoded, fact)[order]
+            np.save(folder / f"{name}-facts.npy", facts)

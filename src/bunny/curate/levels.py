@@ -20,7 +20,7 @@ from bunny.core.types import FloatArray, IntArray, Place, Task
 from bunny.curate import kernels
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
-from bunny.curate.work import in_threads, read_arrays, write_arrays
+from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
 
 STEP = 0.005  # between two thresholds of the grid
 BATCH_ROWS = 32_768  # rows of one task, more only if one set has more
@@ -28,6 +28,9 @@ LARGE = 32_768  # rows; larger sets are known at the lowest threshold only
 DENSE = 4_096  # rows of the largest set whose least cosine is looked for
 SMALL = 48  # rows of a set that is compared without a matrix product
 TALL = 1_024
+
+SORTED = "members.npy"
+MEMBER = np.dtype([("row", "<i8"), ("set", "<i8"), ("group", "<i4"), ("second", "<i4")])
 
 Array = npt.NDArray[Any]
 
@@ -74,8 +77,11 @@ def links_of_sets(
     count = np.bincount(sets, minlength=size)
     order = order[count[sets[order]] > 1]
     work = folder / f"levels-{lowest!r}-{above!r}"
-    if not (work / "sets.npz").exists():
-        write_arrays(work / "sets.npz", {"order": order, "set": sets[order], **{k: columns[k][order] for k in columns}})
+    if not (work / SORTED).exists():
+        members = np.empty(len(order), MEMBER)
+        members["row"], members["set"] = order, sets[order]
+        members["group"], members["second"] = columns["group"][order], columns["second"][order]
+        write_array(work / SORTED, members)
     tasks = [
         Task(
             "bunny.curate.levels:link_levels",
@@ -107,11 +113,10 @@ def _batches(sets: IntArray) -> Iterator[tuple[int, int]]:
 
 
 def link_levels(folder: str, work: str, first: int, last: int, lowest: float, above: float, output: Path) -> None:
-    """Task: the links of some sets' rows (`cosine`, `to`, `least`; in the order of `sets.npz`)."""
-    placed, told = Placed.open(folder), read_arrays(Path(work) / "sets.npz")
-    order, set_of, group, second = (told[name][first:last] for name in ("order", "set", "group", "second"))
-    stored = np.empty(len(placed.position), np.int64)
-    stored[placed.position] = np.arange(len(placed.position))
+    """Task: the links of some sets' rows (`cosine`, `to`, `least`; in the order of SORTED)."""
+    placed = Placed.open(folder)
+    told = np.load(Path(work) / SORTED, mmap_mode="r")[first:last]
+    order, set_of, group, second = (np.ascontiguousarray(told[name]) for name in ("row", "set", "group", "second"))
     levels = grid(lowest, above)
     mark = int(np.searchsorted(levels, np.float32(above)))
     cosine, to = np.full(len(order), levels[0], np.float32), set_of.astype(np.int64)
@@ -119,7 +124,7 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
     edges = np.append(np.flatnonzero(np.diff(set_of, prepend=-1)), len(order))
 
     def some(span: tuple[int, int]) -> None:
-        vectors = placed.vectors.read(stored[order[span[0] : span[1]]])
+        vectors = placed.read(order[span[0] : span[1]])
         own = slice(*span)
         inside = edges[(edges >= span[0]) & (edges <= span[1])] - span[0]
         known = (vectors, inside, SMALL, group[own], second[own], levels, mark, order[own])

@@ -76,7 +76,7 @@ def _group_sizes(placed: Placed) -> IntArray:
     total = np.zeros(0, np.int64)
     for _, _, chunk in placed.chunks():
         for name in ("codes", "guests"):
-            here = np.bincount(read_arrays(chunk / f"{name}.npz")["group"])
+            here = np.bincount(np.load(chunk / f"{name}-facts.npy", mmap_mode="r")["group"])
             if len(here) > len(total):
                 total = np.concatenate([total, np.zeros(len(here) - len(total), np.int64)])
             total[: len(here)] += here
@@ -124,7 +124,7 @@ def link_bucket(folder: str, first: int, last: int, above: float, output: Path) 
     homes, guests = (_side(placed, name, first, last) for name in ("codes", "guests"))
     both = {name: np.concatenate([getattr(homes, name), getattr(guests, name)]) for name in EVERY}
     bounds = quantiser.bounds(both["error"], both["length"], both["along"])
-    bucket = _Bucket(homes, guests, both["position"], *bounds, quantiser.unit, np.float32(above), _Stored(placed))
+    bucket = _Bucket(homes, guests, both["position"], *bounds, quantiser.unit, np.float32(above), placed)
     joined: dict[int, tuple[IntArray, IntArray]] = {}
 
     def one(group: int) -> None:
@@ -143,7 +143,7 @@ def _side(placed: Placed, name: str, first: int, last: int) -> Side:
     parts: dict[str, list[Array]] = {key: [] for key in keys}
     runs: list[tuple[Path, slice]] = []
     for _, _, chunk in placed.chunks():
-        facts = read_arrays(chunk / f"{name}.npz")
+        facts = np.load(chunk / f"{name}-facts.npy", mmap_mode="r")
         here = slice(*np.searchsorted(facts["group"], [first, last]).tolist())
         runs.append((chunk / f"{name}.npy", here))
         for key in keys:
@@ -159,18 +159,6 @@ def _side(placed: Placed, name: str, first: int, last: int) -> Side:
     return Side(codes, **{key: facts[key][order] for key in keys})
 
 
-class _Stored:
-    """Vectors by rows of the pool."""
-
-    def __init__(self, placed: Placed) -> None:
-        self.vectors = placed.vectors
-        self.place = np.empty(len(placed.position), np.int64)
-        self.place[placed.position] = np.arange(len(placed.position))
-
-    def read(self, position: IntArray) -> FloatArray:
-        return self.vectors.read(self.place[position])
-
-
 @dataclass(frozen=True, slots=True)
 class _Bucket:
     """What all rooms of a bucket share. position, shift, slack: (n,) of the homes, then of the guests; unit: code units
@@ -183,7 +171,7 @@ class _Bucket:
     slack: IntArray
     unit: float
     threshold: np.float32
-    stored: _Stored
+    placed: Placed
 
 
 class _Room:
@@ -199,7 +187,7 @@ class _Room:
         self.position, self.shift, self.slack = bucket.position[rows], bucket.shift[rows], bucket.slack[rows]
         self.parent = np.arange(len(rows), dtype=np.int64)
         self.unit_threshold, self.threshold = int(np.floor(float(bucket.threshold) * bucket.unit)), bucket.threshold
-        self.stored = bucket.stored
+        self.placed = bucket.placed
         self.doubtful = np.empty((DOUBTFUL, 2), np.int64)
         self.count = 0
 
@@ -257,7 +245,7 @@ class _Room:
         self.count = 0
         if len(pairs):
             rows, places = np.unique(pairs, return_inverse=True)
-            vectors = self.stored.read(self.position[rows])
+            vectors = self.placed.read(self.position[rows])
             kernels.settle(pairs, places.reshape(-1, 2), vectors, self.threshold, self.parent)
 
     def _gather_lumps(self) -> None:

@@ -90,12 +90,10 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
     placed, model, ask = Placed.open(folder), read_arrays(Path(folder) / "centres.npz"), read_arrays(Path(asked))
     quantiser = Quantiser(model["mean"], float(model["scale"]))
     mine = quantiser.encode(ask["vectors"])
-    facts, codes = read_arrays(Path(chunk) / "codes.npz"), np.load(Path(chunk) / "codes.npy", mmap_mode="c")
+    facts, codes = np.load(Path(chunk) / "codes-facts.npy"), np.load(Path(chunk) / "codes.npy", mmap_mode="c")
     both = [np.concatenate([getattr(mine, name), facts[name]]) for name in ("error", "length", "along")]
     shift, slack = quantiser.bounds(*both)
     count, threshold = len(ask["rows"]), int(np.floor(above * quantiser.unit))
-    stored = np.empty(len(placed.position), np.int64)
-    stored[placed.position] = np.arange(len(placed.position))
     found: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     pairs = np.empty((BLOCK * count, 2), np.int32)
     for start in range(0, len(codes), BLOCK):
@@ -105,7 +103,7 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
         some = pairs[: kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]
         position, number = facts["position"][start + some[:, 0]], some[:, 1]
         if len(position):
-            vectors = placed.vectors.read(stored[position]).astype(np.float64)
+            vectors = placed.read(position).astype(np.float64)
             exact = (vectors * ask["vectors"][number]).sum(1).astype(np.float32)
             found.append((number[exact >= np.float32(above)], position[exact >= np.float32(above)]))
     write_arrays(
