@@ -200,6 +200,35 @@ def test_a_second_call_embeds_nothing_and_gives_the_same_bytes(folder: Path, tmp
     assert seen[0] == seen[1]
 
 
+def test_a_preset_brings_its_embedder_unless_one_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bunny
+    from bunny.pipeline import curation
+
+    block = curation.preset("small-set")["embedder"]
+    assert block["side"] == 192
+    monkeypatch.setattr(curation, "DEMO_PACKAGES", ("json",))
+    assert curation.preset_embedder("small-set", {"use": "folder", "path": str(folder)}) == block
+    assert curation.load(folder).curate.embedder == block
+    assert curation.load(folder, preset="semdedup").curate.embedder["use"] == "clip"
+    with_vectors = {"use": "table", "path": "a.parquet", "vectors": {"image": "image_embedding"}}
+    assert curation.preset_embedder("small-set", with_vectors) is None
+    monkeypatch.setattr(curation, "DEMO_PACKAGES", ("no_such_package",))
+    with pytest.raises(UserError, match="the demo's is not installed"):
+        bunny.curate(folder, preset="small-set", output=tmp_path / "run")
+    assert bunny.curate(folder, preset="small-set", embedder=COLOURS, output=tmp_path / "run").ids()
+
+
+def test_an_outcome_introduces_itself_in_one_line(folder: Path, tmp_path: Path) -> None:
+    import bunny
+
+    found = bunny.curate(folder, steps=[{"use": "exact"}], embedder=COLOURS, output=tmp_path / "run")
+    gone = len(found.pool) - len(found.ids())
+    words = f"<Selection: {len(found.ids())} of {len(found.pool)} stay (exact -{gone}), written to "
+    assert repr(found) == f"{words}{tmp_path / 'run/curated'}>"
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

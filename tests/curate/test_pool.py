@@ -94,6 +94,7 @@ def test_the_pool_is_sorted_and_knows_its_samples(shelf: Shelves, tmp_path: Path
     assert pool["image"].read().argmax(axis=1).tolist() == [2, 3, 1, 0]
     assert pool["caption"].tolist() == [f"caption of {id}" for id in "abcd"]
     assert [sample.id for sample in folder.samples([3, 0, 3])] == ["d", "a", "d"]
+    assert open_pool(str(tmp_path / "pool"))[0]["id"].tolist() == ["a", "b", "c", "d"]
 
 
 @settings(max_examples=20, deadline=None)

@@ -130,7 +130,8 @@ def _rank(rank: Mapping[str, Any]) -> str:
 
 def _most(reasons: Mapping[str, int]) -> str:
     first = [f"{count} {_short(reason, 60)}" for reason, count in list(reasons.items())[:1]]
-    return "".join(first) + (f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else "")
+    more = len(reasons) - 1
+    return "".join(first) + (f" (and {more} more reason{'s' if more > 1 else ''})" if more > 0 else "")
 
 
 def _value(value: Any) -> str:

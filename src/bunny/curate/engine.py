@@ -76,6 +76,12 @@ class Selection:
     rejected: tuple[Rejected, ...] = ()
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        """One line, for a notebook; the columns of a pool would fill pages."""
+        steps = ", ".join(f"{run.planned.label} -{int((~run.decision.keep).sum())}" for run in self.runs)
+        where = f", written to {self.folder}" if self.folder else ""
+        return f"<Selection: {int(self.kept().sum())} of {len(self.pool)} stay ({steps}){where}>"
+
     @property
     def report(self) -> Path:
         """The page about it. Raises UserError if it was not written."""

@@ -37,7 +37,7 @@ from bunny.curate.parts import (
 POOL = "pool.json"
 
 
-def open_pool(folder: Path, place: Place | None = None) -> tuple[Pool, tuple[Rejected, ...]]:
+def open_pool(folder: str | Path, place: Place | None = None) -> tuple[Pool, tuple[Rejected, ...]]:
     """The pool of a folder, rows in order of their ids, and the rows that were rejected, in order of theirs.
 
     Columns: id, source, caption (N,) `Texts`; image (N, D) and visual (N, V) `Rows` (`visual` is `image` where there
@@ -46,7 +46,7 @@ def open_pool(folder: Path, place: Place | None = None) -> tuple[Pool, tuple[Rej
     and phash (N,) uint64, 0 where the picture was not decoded. Then whatever else the source knows: numbers as float64
     (NaN where a row has none) or int64, words as `Texts`.
     """
-    found = PoolFolder(folder)
+    found = PoolFolder(Path(folder))
     return found.pool(place), found.rejected()
 
 

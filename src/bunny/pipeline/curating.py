@@ -103,9 +103,15 @@ def curate(
 
     source: a folder, whose layout is found out, or a `{use: table, path: …}` block; relative paths are seen from the
     working folder. steps or preset: what to do. embedder: a block such as `{"use": "clip", "model": …}`; a source with
-    vectors needs none. engine, write, threads, part_rows: as in a recipe. The outcome knows its `ids()`, `why(id)`,
-    and its `report`. Done before with the same settings, only the steps run again. Raises UserError.
+    vectors needs none, and a preset brings its own. engine, write, threads, part_rows: as in a recipe. The outcome
+    knows its `ids()`, `why(id)`, and its `report`. Done before with the same settings, only the steps run again.
+    Raises UserError.
     """
+    from bunny.pipeline.curation import preset_embedder
+
+    block = dict(source) if isinstance(source, Mapping) else _guessed(Path(source))
+    if preset and embedder is None:
+        embedder = preset_embedder(preset, block)
     given: dict[str, Any] = {
         "steps": None if steps is None else [dict(step) for step in steps],
         "preset": preset,
@@ -115,7 +121,6 @@ def curate(
     given |= {"write": [dict(block) for block in write], "threads": threads, "part_rows": part_rows}
     section = check(CurateSection, {key: value for key, value in given.items() if value is not None}, "curate")
     run = Path(output)
-    block = dict(source) if isinstance(source, Mapping) else _guessed(Path(source))
     selection, _ = curate_source(
         block, Path.cwd(), section, seed=seed, folder=run / CURATED, run=run, engine=engine_of(section, run)
     )

@@ -42,7 +42,7 @@ def load(
     if preset:
         more += [f"curate.preset={_known(preset)}", "curate.steps=[]"]
     if target.is_dir():
-        return _of_folder(target, embedder, [*more, *overrides])
+        return _of_folder(target, preset, embedder, [*more, *overrides])
     if not target.suffix and not target.exists():
         from bunny.pipeline import zoo
 
@@ -95,14 +95,22 @@ def _known(name: str) -> str:
     return str(preset(name)["name"])
 
 
-def _of_folder(folder: Path, embedder: str | None, overrides: Sequence[str]) -> Recipe:
+def preset_embedder(name: str, source: Block) -> Block | None:
+    """The embedder that a preset's numbers belong to; None where the source brings vectors. Raises UserError."""
+    if _has_vectors(source):
+        return None
+    block = dict(preset(name)["embedder"]) or {"use": DEMO_EMBEDDER}
+    return _installed(block) if block["use"] == DEMO_EMBEDDER else block
+
+
+def _of_folder(folder: Path, preset: str | None, embedder: str | None, overrides: Sequence[str]) -> Recipe:
     """A recipe for data that nobody described; the steps are those of a preset unless the overrides have some."""
     from bunny.data.guessing import guess_source
 
     source = guess_source(folder.resolve())
     settings = [] if any(one.startswith("curate.steps=") for one in overrides) else [f"curate.preset={_known(PRESET)}"]
-    if embedder is None and not _has_vectors(source):
-        settings.append(f"curate.embedder={_yaml({'use': _demo_embedder()})}")
+    if embedder is None and (block := preset_embedder(preset or PRESET, source)):
+        settings.append(f"curate.embedder={_yaml(block)}")
     tree = {"name": folder.resolve().name, "seed": 0, "pool": {"source": source}, "curate": {"steps": []}}
     return _checked(tree, [*settings, *overrides], str(folder))
 
@@ -148,15 +156,15 @@ def _embedder(words: str) -> Block:
     return {"use": name, "model": model} if colon and "." not in name else {"use": words}
 
 
-def _demo_embedder() -> str:
-    """The embedder whose weights come as Python packages. Raises UserError if they are not there."""
+def _installed(demo: Block) -> Block:
+    """The block of the embedder whose weights come as Python packages. Raises UserError if they are not there."""
     missing = [name for name in DEMO_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"no embedder is named, and the demo's is not installed ({', '.join(missing)})",
             fix="name one (`--embedder clip:openai/clip-vit-base-patch32`), or see `bunny doctor`",
         )
-    return DEMO_EMBEDDER
+    return demo
 
 
 def _yaml(value: Any) -> str:
