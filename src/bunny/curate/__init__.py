@@ -76,11 +76,13 @@ def choose(
     open_image: OpenImage,
     engine: Engine | None = None,
     work: Path | None = None,
+    base: Path | None = None,
 ) -> Selection:
     """The coreset of a pool that is there, written into `folder`. engine, work: what runs the heavy steps, and where
-    they keep their files (default: this process, and a folder that goes away)."""
+    they keep their files (default: this process, and a folder that goes away). base: folder that relative paths of the
+    steps are seen from (default: the working folder)."""
     place = Place(work, engine) if engine and work else None
-    selection = select(made.pool(place), steps, seed, made.rejected())
+    selection = select(made.pool(place), steps, seed, made.rejected(), base)
     write_outcome(selection, made, folder, open_image=open_image)
     return replace(selection, folder=folder)
 

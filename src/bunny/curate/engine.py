@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from bunny.curate.duplicates import row_cosine
 from bunny.curate.memory import peak
 from bunny.curate.plan import Planned, changed, plan
 
+OF_THE_ROW = " ("
+"""What follows it in a reason is of the row alone, as the row of a benchmark that it equals."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
@@ -35,12 +39,24 @@ class StepRun:
     memory: int = 0
 
     def counts(self) -> dict[str, int]:
-        """Reason -> rows dropped for it, most first."""
+        """Reason -> rows dropped for it, most first. What a reason says of the row, in brackets, does not count."""
         import pyarrow as pa  # ten times as fast as numpy at strings, in a tenth of the memory
 
-        found = pa.array(self.decision.reason[~self.decision.keep], pa.string()).value_counts().to_pylist()
-        counts = {item["values"]: item["counts"] for item in found}
+        counts: Counter[str] = Counter()
+        for item in pa.array(self.decision.reason[~self.decision.keep], pa.string()).value_counts().to_pylist():
+            counts[item["values"].partition(OF_THE_ROW)[0]] += item["counts"]
         return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def dropped_for(self, reason: str) -> IntArray:
+        """(n,) rows of the whole pool that were dropped for a reason of `counts`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        dropped = np.flatnonzero(~self.decision.keep)
+        told = pa.array(self.decision.reason[dropped], pa.string())
+        same = pc.or_(pc.equal(told, reason), pc.starts_with(told, pattern=reason + OF_THE_ROW))
+        found: IntArray = self.rows[dropped[same.to_numpy(zero_copy_only=False)]]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +198,14 @@ class Selection:
         )
 
 
-def select(pool: Pool, steps: Sequence[Block], seed: int, rejected: Sequence[Rejected] = ()) -> Selection:
-    """Run the steps in order, each on what the ones before it left."""
+def select(
+    pool: Pool, steps: Sequence[Block], seed: int, rejected: Sequence[Rejected] = (), folder: Path | None = None
+) -> Selection:
+    """Run the steps in order, each on what the ones before it left. folder: where their relative paths are seen from
+    (default: the working folder)."""
     if not pool.ordered:
         pool = replace(pool.take(np.argsort(np.asarray(pool["id"]), kind="stable")), ordered=True)
-    return _run(pool, plan(steps), seed, tuple(rejected), ())
+    return _run(pool, plan(steps, folder), seed, tuple(rejected), ())
 
 
 def _run(
