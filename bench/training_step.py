@@ -23,10 +23,10 @@ import torch
 import transformers
 
 from bunny.core.recipe import Recipe
+from bunny.core.sample_table import read_samples
 from bunny.core.types import TokenRow
 from bunny.data.images import open_image
 from bunny.data.mixture import make_mixture
-from bunny.core.sample_table import read_samples
 from bunny.model import attention
 from bunny.model.build import load
 from bunny.text.pack import pack

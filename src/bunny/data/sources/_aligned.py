@@ -278,7 +278,7 @@ def _numbers(cells: Any) -> FloatArray:
 
     try:
         found: FloatArray = cells.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowException:
         return np.full(len(cells), np.nan)
     return found
 

@@ -30,7 +30,7 @@ from bunny.data.sources._rows import BadRow
 UNPACKED = ".bunny-vectors"
 NOT_AN_ARRAY = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError)
 """What numpy raises for a damaged header, which it reads as Python source."""
-NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, RuntimeError)
+NOT_AN_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
