@@ -26,7 +26,8 @@ from bunny.curate.codes import Encoded, Quantiser
 from bunny.curate.columns import NpyFile, Rows
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays, write_text
 
-SAMPLE_ROWS = 256  # rows a centre that training looks at
+FEW_ROWS, MANY_ROWS = 64, 256  # rows a centre that training looks at: many as long as their codes are few
+SAMPLE_BYTES = 1 << 29
 LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
 CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
 MOST_CHUNKS = 2_000
@@ -163,14 +164,15 @@ def train_centres(folder: str, groups: int, iterations: int, start: str, reach: 
     """Task: the centres, from a sample that depends on the rows' order in the pool only, not on where they stand."""
     placed, rng = Placed.open(folder), np.random.default_rng(seed)
     size = len(placed.position)
-    wanted = min(size, max(LEAST_SAMPLE, SAMPLE_ROWS * groups))
-    drawn = np.sort(rng.choice(size, wanted, replace=False))  # rows of the pool
-    sample = placed.vectors[placed.place[drawn]]
+    columns = placed.vectors.shape[1]
+    wanted = max(FEW_ROWS * groups, min(MANY_ROWS * groups, SAMPLE_BYTES // columns), LEAST_SAMPLE)
+    drawn = np.sort(rng.choice(size, min(size, wanted), replace=False))  # rows of the pool
+    sample, mixed = placed.vectors[placed.place[drawn]], rng.permutation(len(drawn))
     quantiser = Quantiser.fit(sample.read(slice(0, 20_000)))
-    encoded = _encoded(sample, quantiser)
+    encoded = _encoded(sample, quantiser, mixed)
     refuse_unusable(encoded.length)
     centres = kmeans.train(encoded, quantiser, groups, rng, iterations, start)  # type: ignore[arg-type]
-    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest, quantiser)
+    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest[mixed], quantiser)
     cut = reach if reach > 0 else -1.0
     found = {"mean": quantiser.mean, "scale": quantiser.scale, "cut": cut, "unit": centres.unit}
     if centres.cells is not None:
@@ -191,18 +193,17 @@ def _centred(centres: kmeans.Centres, sample: Rows, label: IntArray, quantiser: 
     return kmeans.Centres(moved.unit, moved.codes, moved.bias, centres.cells)
 
 
-def _encoded(rows: Rows, quantiser: Quantiser) -> Encoded:
-    """Codes of many rows, block by block."""
+def _encoded(rows: Rows, quantiser: Quantiser, to: IntArray) -> Encoded:
+    """Codes of many rows, block by block; row n's stand at place to[n]."""
     size, columns = rows.shape
     all_rows = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
 
-    def one(start: int) -> None:
-        part = slice(start, start + BLOCK_ROWS)
+    def one(part: slice) -> None:
         found = quantiser.encode(rows.read(part))
         for name in ("codes", "error", "length", "along"):
-            getattr(all_rows, name)[part] = getattr(found, name)
+            getattr(all_rows, name)[to[part]] = getattr(found, name)
 
-    in_threads(one, range(0, size, BLOCK_ROWS))
+    in_threads(one, _runs(size, BLOCK_ROWS))
     return all_rows
 
 

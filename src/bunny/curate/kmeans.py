@@ -85,7 +85,8 @@ def train(
     iterations: int = 20,
     start: Literal["spread", "random"] = "spread",
 ) -> Centres:
-    """At most `groups` centres of the sample's N rows. Stops early once no row changes its group.
+    """At most `groups` centres of the sample's N rows, which stand in random order: the first rounds look at the first
+    rows. Stops early once no row changes its group.
 
     start: "spread" is k-means++ (better, costs one pass per group), "random" takes rows (for very many groups). A group
     that runs empty restarts at the row that fits its own group worst. Source: Dhillon & Modha 2001; k-means++ of
@@ -106,19 +107,17 @@ def _lloyd(
     size, columns = encoded.codes.shape
     if not groups:
         return Centres.of(np.empty((0, columns), np.float32), quantiser)
-    shuffled = rng.permutation(size)
-    chosen = shuffled[:groups] if start == "random" else _spread(encoded.codes, groups, rng)
+    chosen = rng.choice(size, groups, replace=False) if start == "random" else _spread(encoded.codes, groups, rng)
     centres = Centres.of(_unit(_decoded(encoded.codes[np.sort(chosen)], quantiser)), quantiser)
     before: IntArray = np.empty(0, np.int32)
     for number in range(iterations):
-        rows = shuffled[: min(size, max(LEAST, groups * _rows_a_centre((number + 1) / iterations)))]
-        rows = np.sort(rows)
-        codes = encoded.codes if len(rows) == size else encoded.codes[rows]
-        found = (centres.with_cells(quantiser, rng) if cells else centres).assign(codes)
+        codes = encoded.codes[: max(LEAST, groups * _rows_a_centre((number + 1) / iterations))]
+        centres = centres.with_cells(quantiser, rng) if cells else centres
+        found = centres.assign(codes)
         if len(found.nearest) == len(before) and bool((found.nearest == before).all()):
             break
         before = found.nearest
-        centres = _moved(codes, encoded.along[rows], found.nearest, centres, quantiser)
+        centres = _moved(codes, encoded.along[: len(codes)], found.nearest, centres, quantiser)
     return centres.with_cells(quantiser, rng) if cells else centres
 
 
