@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_mapped_files_do_not_count(tmp_path: Path) -> None:
 def test_every_stage_tells_its_peak(
     samples: list[Sample], embedder: ColourEmbedder, opener: OpenImage, tmp_path: Path
 ) -> None:
-    steps = [{"use": "exact"}, {"use": "sample", "count": 9}]
+    steps: list[dict[str, Any]] = [{"use": "exact"}, {"use": "sample", "count": 9}]
     curate.curate(samples, [], embedder, steps, seed=0, folder=tmp_path, open_image=opener)
     told = json.loads((tmp_path / "summary.json").read_text())["memory"]
     assert list(told) == ["embed", "exact", "sample", "write"] and min(told.values()) > MB

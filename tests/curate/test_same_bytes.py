@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -81,13 +82,13 @@ def bunny(here: Path, name: str, *words: object, threads: int = 1) -> subprocess
 
 
 def ended(*processes: subprocess.Popen[str]) -> list[str]:
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=300) for process in processes]
     assert all(process.returncode == 0 for process in processes), said
     return [err for _, err in said]
 
 
-def _summary(run: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((run / "curated" / "summary.json").read_text())
+def _summary(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "curated" / "summary.json").read_text())
     return found
 
 
