@@ -120,6 +120,7 @@ def test_cells_lose_little_and_change_nothing_for_rows_they_hold(monkeypatch: py
     quantiser = Quantiser.fit(rows)
     codes = quantiser.encode(rows).codes
     monkeypatch.setattr(kmeans, "MANY", 100)
+    monkeypatch.setattr(kmeans, "FEW_CELLS", 6)
     centres = centres_of(rows, 300, start="random", iterations=5)
     assert centres.cells is not None and centres.cells.probed < len(centres.cells.codes)
     quick = centres.assign(codes)

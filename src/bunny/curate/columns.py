@@ -6,6 +6,7 @@ indexed like numpy arrays (an index, a mask or a slice gives the same kind of co
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -89,10 +90,10 @@ class NpyFile:
             if isinstance(asked, slice):
                 run: npt.NDArray[Any] = mapped[self.first : self.first + len(self)][asked]
                 return run
-            some: npt.NDArray[Any] = mapped[np.asarray(asked) + self.first]
+            some: npt.NDArray[Any] = _mapped(self.path, scattered=True)[np.asarray(asked) + self.first]
             return some
         rows = np.asarray(_mapped(self.rows)[asked])
-        found: npt.NDArray[Any] = mapped[np.maximum(rows, 0)]
+        found: npt.NDArray[Any] = _mapped(self.path, scattered=True)[np.maximum(rows, 0)]
         found[rows < 0] = np.nan
         return found
 
@@ -107,17 +108,21 @@ class NpyFile:
         return [Path(path) for path in (self.path, self.rows) if path is not None]
 
 
-def _mapped(path: str) -> npt.NDArray[Any]:
+def _mapped(path: str, scattered: bool = False) -> npt.NDArray[Any]:
     stat = Path(path).stat()
-    return _mapped_once(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return _mapped_once(path, scattered, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=128)
-def _mapped_once(path: str, *version: int) -> npt.NDArray[Any]:
-    """version: what changes with the file, so that a file made again is mapped again. Copied on writing, which nobody
-    does: torch warns of arrays that cannot be written to."""
-    mapped: npt.NDArray[Any] = np.load(path, mmap_mode="c")
-    return mapped
+@lru_cache(maxsize=256)
+def _mapped_once(path: str, scattered: bool, *version: int) -> npt.NDArray[Any]:
+    """version: what changes with the file, so that a file made again is mapped again. scattered: for single rows here
+    and there, so that the system reads no pages around them. Copied on writing, which nobody does: torch warns of
+    arrays that cannot be written to."""
+    mapped: Any = np.load(path, mmap_mode="c")
+    if scattered and hasattr(mmap, "MADV_RANDOM"):
+        mapped._mmap.madvise(mmap.MADV_RANDOM)
+    found: npt.NDArray[Any] = mapped
+    return found
 
 
 class Rows(_Pieces):

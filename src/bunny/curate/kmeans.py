@@ -18,8 +18,8 @@ from bunny.curate import kernels
 from bunny.curate.codes import Codes, Encoded, Quantiser, products
 
 BLOCK = 512  # rows scored at a time: their scores stay in the cache
-MANY = 1024  # centres from which cells are used
-FEW_CELLS = 6
+MANY = 4096  # centres from which cells are used
+FEW_CELLS = 16
 LEAST = 8_192  # rows that any round looks at
 SCHEDULE = ((0.38, 32), (0.63, 64), (0.76, 128), (1.0, 1 << 30))  # until this share of the rounds: rows a centre
 
@@ -69,7 +69,7 @@ class Centres:
         label = _assign_all(self.codes, heads).nearest
         order = np.argsort(label, kind="stable")
         start = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=len(heads.unit)))])
-        cells = Cells(heads.codes, heads.bias, start.astype(np.int64), min(len(heads.unit), max(FEW_CELLS, many // 12)))
+        cells = Cells(heads.codes, heads.bias, start.astype(np.int64), min(len(heads.unit), max(FEW_CELLS, many // 8)))
         return Centres(self.unit[order], self.codes[order], self.bias[order], cells)
 
     def assign(self, codes: Codes) -> Assigned:
