@@ -149,7 +149,7 @@ def test_explain_leads_from_an_exact_copy_to_the_picture_that_stands_for_it(bunn
     content = told(bunny("explain", "runs/colours", "zz.png", "--json"))
     assert content["step"] == "exact"
     assert content["twins"][0]["id"] in ("p00.png", decisions("runs/colours")["p00.png"]["twin"])
-    assert "only without `exact`" in content["would_stay"][0]
+    assert "same as an earlier sample" in content["would_stay"][0]
     stands = told(bunny("explain", "runs/colours", content["twins"][-1]["id"], "--json"))["stands_for"]
     twins = [row["twin"] for row in decisions("runs/colours").values()]
     assert stands["count"] == twins.count(content["twins"][-1]["id"])

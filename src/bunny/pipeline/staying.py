@@ -29,7 +29,8 @@ def would_stay(run: CuratedRun, row: Mapping[str, Any]) -> list[str]:
         return _other_band(run, row, label, settings)
     if use == "exact":
         by = settings.get("by", "sha256")
-        return [f"only without `{label}`: its {'pixels are' if by == 'sha256' else f'{by} is'} the same as its twin's"]
+        what = "pixels are" if by == "sha256" else f"{by} is"
+        return [f"only without `{label}`: its {what} the same as an earlier sample's"]
     if use == "sample":
         return [f"at a larger `{label}.{'count' if 'count' in settings else 'share'}`: it was not drawn"]
     if label == "reading":
