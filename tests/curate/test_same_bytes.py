@@ -27,7 +27,7 @@ STEPS = [
     {"use": "cluster", "groups": 8},
     {"use": "dedup", "above": 0.9, "curve_from": 0.6},
     {"use": "semdedup", "eps": 0.2},
-    {"use": "balance", "most": 40},
+    {"use": "balance", "most": 20},
     {"use": "band", "by": "pair_cosine", "high": 0.9},
     {"use": "sample", "count": 100},
 ]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bunny.core.types import FloatArray, IntArray, Place, Task
-from bunny.curate import kernels
+from bunny.curate import set_kernels
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
@@ -50,8 +50,8 @@ class Links:
         """(N,) int64: the lowest row of each row's set at a threshold of the grid."""
         parent = np.arange(len(self.to), dtype=np.int64)
         linked = np.flatnonzero(self.cosine >= np.float32(above))
-        kernels.join_pairs(parent, linked, self.to[linked])
-        found: IntArray = kernels.roots(parent)
+        set_kernels.join_pairs(parent, linked, self.to[linked])
+        found: IntArray = set_kernels.roots(parent)
         return found
 
 
@@ -128,7 +128,7 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
         own = slice(*span)
         inside = edges[(edges >= span[0]) & (edges <= span[1])] - span[0]
         known = (vectors, inside, SMALL, group[own], second[own], levels, mark, order[own])
-        kernels.link_small_sets(*known, cosine[own], to[own], least[own])
+        set_kernels.link_small_sets(*known, cosine[own], to[own], least[own])
         for start, stop in pairwise(inside.tolist()):
             if stop - start > SMALL:
                 rows = slice(span[0] + start, span[0] + stop)
@@ -170,10 +170,10 @@ class _Set:
             scores = self.vectors[start : start + TALL] @ self.vectors[start:].T  # its upper triangle
             self._join(scores, start)
         if size <= DENSE:
-            kernels.least_in_set(self.vectors, self.parents[self.mark], scores if size <= TALL else None, least)
+            set_kernels.least_in_set(self.vectors, self.parents[self.mark], scores if size <= TALL else None, least)
         cosine, to = np.full(size, np.nan, np.float32), np.full(size, -1, np.int64)
-        kernels.first_links(self.parents, self.levels, cosine, to)
+        set_kernels.first_links(self.parents, self.levels, cosine, to)
         return cosine, np.where(to >= 0, rows[to], rows), least
 
     def _join(self, scores: FloatArray, start: int) -> None:
-        kernels.join_levels(scores, start, self.vectors, self.group, self.second, self.levels, self.parents)
+        set_kernels.join_levels(scores, start, self.vectors, self.group, self.second, self.levels, self.parents)

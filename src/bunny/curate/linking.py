@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bunny.core.types import FloatArray, IntArray, Place, Task
-from bunny.curate import kernels
+from bunny.curate import set_kernels
 from bunny.curate.codes import Codes, Quantiser, products
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
@@ -58,8 +58,8 @@ def linked_sets(vectors: Rows, folder: Path, above: float, place: Place) -> IntA
     parent = np.arange(len(placed.position), dtype=np.int64)
     for task in tasks:
         links = read_arrays(task.output)
-        kernels.join_pairs(parent, links["first"], links["second"])
-    found: IntArray = kernels.roots(parent)
+        set_kernels.join_pairs(parent, links["first"], links["second"])
+    found: IntArray = set_kernels.roots(parent)
     write_array(work / SETS, found)
     return found
 
@@ -203,7 +203,7 @@ class _Room:
         for start in range(self.size, everyone, TALL):
             self._strip(start, min(start + TALL, everyone), start, everyone)
         self._settle()
-        root = kernels.roots(self.parent)
+        root = set_kernels.roots(self.parent)
         moved = np.flatnonzero(root != np.arange(len(root)))
         return self.position[root[moved]], self.position[moved]
 
@@ -220,7 +220,7 @@ class _Room:
 
     def _tile(self, start: int, stop: int, other: int, other_stop: int) -> None:
         """Compare two runs of rows, unless all of them are in one set already."""
-        if kernels.one_set(self.parent, start, stop, other, other_stop):
+        if set_kernels.one_set(self.parent, start, stop, other, other_stop):
             return
         scores = products(self._codes(start, stop), self._codes(other, other_stop))
         columns = slice(other, other_stop)
@@ -231,7 +231,7 @@ class _Room:
         while True:
             span = (start, stop, other, other_stop)
             known = (self.shift, self.slack, least, self.unit_threshold, self.parent)
-            count = kernels.scan(scores, span, *known, self.doubtful, self.count)
+            count = set_kernels.scan(scores, span, *known, self.doubtful, self.count)
             if count <= DOUBTFUL:
                 break
             self.count = DOUBTFUL
@@ -241,12 +241,12 @@ class _Room:
     def _settle(self) -> None:
         """Let the vectors decide the doubtful pairs."""
         pairs = self.doubtful[: self.count]
-        pairs = pairs[kernels.still_apart(pairs, self.parent)]
+        pairs = pairs[set_kernels.still_apart(pairs, self.parent)]
         self.count = 0
         if len(pairs):
             rows, places = np.unique(pairs, return_inverse=True)
             vectors = self.placed.read(self.position[rows])
-            kernels.settle(pairs, places.reshape(-1, 2), vectors, self.threshold, self.parent)
+            set_kernels.settle(pairs, places.reshape(-1, 2), vectors, self.threshold, self.parent)
 
     def _gather_lumps(self) -> None:
         """Join the rows that are surely linked to a few rows, and put each such lump together: the tiles inside lumps
@@ -271,4 +271,4 @@ class _Room:
         edges = np.searchsorted(lump[order], np.arange(MOST_LUMPS + 1))
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             if stop > start:
-                kernels.join_pairs(self.parent, np.full(stop - start, start), np.arange(start, stop))
+                set_kernels.join_pairs(self.parent, np.full(stop - start, start), np.arange(start, stop))

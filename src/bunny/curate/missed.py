@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bunny.core.types import IntArray, Place, Task
-from bunny.curate import kernels
+from bunny.curate import set_kernels
 from bunny.curate.codes import Quantiser, products
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
@@ -100,7 +100,7 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
         rows = codes[start : start + BLOCK]
         here = slice(count + start, count + start + len(rows))
         known = (shift[here], slack[here], shift[:count], slack[:count])
-        some = pairs[: kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]
+        some = pairs[: set_kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]
         position, number = facts["position"][start + some[:, 0]], some[:, 1]
         if len(position):
             vectors = placed.read(position).astype(np.float64)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
+from typing import IO
 
 
 def main() -> None:
@@ -24,10 +25,15 @@ def main() -> None:
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     from bunny.curate.engines._tasks import attempt
 
-    print("ready", file=answers, flush=True)
+    _say(answers, "ready")
     while True:
         failure = attempt(*json.loads(lines.get()))
-        print(json.dumps(asdict(failure) if failure else None), file=answers, flush=True)
+        _say(answers, json.dumps(asdict(failure) if failure else None))
+
+
+def _say(answers: IO[str], line: str) -> None:
+    answers.write(line + "\n")
+    answers.flush()
 
 
 def _listen(lines: queue.SimpleQueue[str]) -> None:
