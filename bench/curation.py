@@ -15,8 +15,8 @@ on the same files:
 
 Printed: seconds of processor and of wall clock (imports and compiling not counted), most anonymous memory, what was
 kept, mean cosine to the centre, and the share of planted duplicates found. `--only ours` leaves the others out (for
-pools that they cannot hold). A hard limit of memory is a matter of the shell: run it in a control group of your own
-(`systemd-run --user --scope -p MemoryMax=2G …`); the limit found is printed with the rest.
+pools that they cannot hold).
+`--memory-gb` puts ours under a hard limit of memory that it may write to (RLIMIT_DATA: all that is not a mapped file).
 """
 
 from __future__ import annotations
@@ -286,6 +286,8 @@ def run(way: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--clusters", str(options.clusters)]
     command += ["--seed", str(options.seed), "--threads", str(options.threads)]
 
+    if way == "ours" and options.memory_gb:
+        command = ["prlimit", f"--data={int(options.memory_gb * 1e9)}", *command]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"code {done.returncode}"}
@@ -316,6 +318,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=kind, default=default)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=WAYS, default=WAYS)
+    parser.add_argument("--memory-gb", type=float, help="hard limit for ours")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, help="use, or make, the vectors there and keep them")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -344,25 +347,13 @@ def main() -> None:
         "clusters": options.clusters,
         "seed": options.seed,
         "threads": options.threads,
-        "memory_limit_gb": _memory_limit(),
+        "memory_limit_gb": options.memory_gb,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "commit": _commit(),
         **found,
         "ratios": compare(found, options),
     }
     print(json.dumps(content, indent=1) if options.json else _table(content))
-
-
-def _memory_limit() -> float | None:
-    """GB that the control group of this process may use, page cache included; None: no limit."""
-    for line in Path("/proc/self/cgroup").read_text().split():
-        _, kinds, path = line.split(":", 2)
-        file = {"memory": "memory/{}/memory.limit_in_bytes", "": "{}/memory.max"}.get(kinds, "").format(path.strip("/"))
-        limit = Path("/sys/fs/cgroup") / file
-        text = limit.read_text().strip() if limit.is_file() else ""
-        if text.isdigit() and int(text) < 1 << 50:
-            return round(int(text) / 1e9, 3)
-    return None
 
 
 def _commit() -> str:

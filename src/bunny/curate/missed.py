@@ -90,14 +90,14 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
     placed, model, ask = Placed.open(folder), read_arrays(Path(folder) / "centres.npz"), read_arrays(Path(asked))
     quantiser = Quantiser(model["mean"], float(model["scale"]))
     mine = quantiser.encode(ask["vectors"])
-    facts, codes = np.load(Path(chunk) / "codes-facts.npy"), np.load(Path(chunk) / "codes.npy", mmap_mode="c")
+    facts, codes = np.load(Path(chunk) / "codes-facts.npy"), np.load(Path(chunk) / "codes.npy", mmap_mode="r")
     both = [np.concatenate([getattr(mine, name), facts[name]]) for name in ("error", "length", "along")]
     shift, slack = quantiser.bounds(*both)
     count, threshold = len(ask["rows"]), int(np.floor(above * quantiser.unit))
     found: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     pairs = np.empty((BLOCK * count, 2), np.int32)
     for start in range(0, len(codes), BLOCK):
-        rows = codes[start : start + BLOCK]
+        rows = np.array(codes[start : start + BLOCK])
         here = slice(count + start, count + start + len(rows))
         known = (shift[here], slack[here], shift[:count], slack[:count])
         some = pairs[: set_kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]
