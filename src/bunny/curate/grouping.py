@@ -32,7 +32,6 @@ LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
 CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
 MOST_CHUNKS = 2_000
 BLOCK_ROWS = 2_048
-CELL_ROWS = 32_768
 STORED = ("order", "position", "place")
 FACTS = np.dtype([("group", "<i4"), ("position", "<i8"), ("error", "<f4"), ("length", "<f4"), ("along", "<f4")])
 """What stands beside every code: its group, its row of the pool, and what `kernels.encode` says of it."""
@@ -245,7 +244,7 @@ def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
             chunk.found[name][:] = np.load(Path(folder) / f"{name}.npy", mmap_mode="r")[position]
         chunk.found["cosine"][:] = chunk.found["border"][:] = 0
     elif centres.cells is not None:
-        in_threads(chunk.assign, _runs(len(position), CELL_ROWS))
+        in_threads(chunk.assign, _runs(len(position), kmeans.SEGMENT))
         in_threads(chunk.measure, _runs(len(position), BLOCK_ROWS))
     chunk.found["second"][chunk.found["border"] > float(model["cut"])] = -1
     _write_chunk(output, chunk.found, chunk.encoded, position)

@@ -20,6 +20,7 @@ from bunny.curate.codes import Codes, Encoded, Quantiser, products
 BLOCK = 512  # rows scored at a time: their scores stay in the cache
 MANY = 4096  # centres from which cells are used
 FEW_CELLS = 16
+SEGMENT = 32_768  # rows that look into cells together
 LEAST = 8_192  # rows that any round looks at
 SCHEDULE = ((0.38, 32), (0.63, 64), (0.76, 128), (1.0, 1 << 30))  # until this share of the rounds: rows a centre
 
@@ -157,11 +158,19 @@ def _assign_all(codes: Codes, centres: Centres) -> Assigned:
 
 def _assign_by_cells(codes: Codes, centres: Centres, cells: Cells) -> Assigned:
     """Best two among the centres of every row's nearest cells."""
+    found = _nothing(len(codes))
+    for start in range(0, len(codes), SEGMENT):
+        rows = slice(start, start + SEGMENT)
+        _visit_cells(codes[rows], centres, cells, Assigned(found.nearest[rows], found.second[rows], found.margin[rows]))
+    return found
+
+
+def _visit_cells(codes: Codes, centres: Centres, cells: Cells, found: Assigned) -> None:
+    """Every cell sees, at once, all rows that look into it. found: written to."""
     size = len(codes)
     probed = np.empty((size, cells.probed), np.int32)
     for rows in _slices(size):
         kernels.best_cells(products(codes[rows], cells.codes), cells.bias, probed[rows])
-    found = _nothing(size)
     found.nearest[:] = -1
     top = np.full(size, kernels.LEAST, np.int32)
     next_top = top.copy()
@@ -177,7 +186,6 @@ def _assign_by_cells(codes: Codes, centres: Centres, cells: Cells) -> Assigned:
             kernels.merge_best(scores, centres.bias[own], names, some, found.nearest, found.second, top, next_top)
     known = found.second >= 0
     found.margin[:] = np.where(known, top.astype(np.int64) - next_top, 0)
-    return found
 
 
 def _nothing(size: int) -> Assigned:
