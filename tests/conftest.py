@@ -28,14 +28,21 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+LOG = logging.getLogger("bunny")
+UNTOUCHED = LOG.handlers[:], LOG.propagate, LOG.level
+
+
 @pytest.fixture(autouse=True)
 def quiet_log() -> Iterator[None]:
-    """Undo what `bunny.core.log.set_up` does, so that `caplog` sees the lines of the next test."""
-    log = logging.getLogger("bunny")
-    before = log.handlers[:], log.propagate, log.level
+    """Undo what `bunny.core.log.set_up` does, also in a module's fixture, so that `caplog` sees a test's lines."""
+    _quiet()
     yield
-    log.handlers[:], log.propagate = before[0], before[1]
-    log.setLevel(before[2])
+    _quiet()
+
+
+def _quiet() -> None:
+    LOG.handlers[:], LOG.propagate = UNTOUCHED[0], UNTOUCHED[1]
+    LOG.setLevel(UNTOUCHED[2])
 
 
 @pytest.fixture(autouse=True)

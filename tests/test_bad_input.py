@@ -473,7 +473,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)  # vectors may still be mapped
 
 
 @pytest.mark.slow
@@ -496,7 +496,7 @@ def test_a_read_only_disk_is_named(place: Place, small_disk: Callable[[str], Pat
 @pytest.mark.parametrize(
     "place_of_failure",
     [
-        "bunny.curate.vectors._write",
+        "bunny.curate.part_making._write_rest",
         "bunny.curate.write_table",
         "bunny.pipeline.stages.fingerprint_named",
         "bunny.train.stage.draw_loss",
@@ -583,8 +583,8 @@ def test_evaluating_what_is_not_there_is_refused(place: Place, model: Path) -> N
 
 
 def test_explaining_what_is_not_there_is_refused(spoilt_run: Path, place: Place) -> None:
-    assert "no decisions there" in refused(bunny("curate", "explain", place.folder, "good0"))
-    assert "near: good" in refused(bunny("curate", "explain", spoilt_run, "good99"))
+    assert "no finished curation there" in refused(bunny("curate", "explain", place.folder, "good0"))
+    assert "did you mean `good" in refused(bunny("curate", "explain", spoilt_run, "good99"))
 
 
 # Processes that are killed
@@ -609,7 +609,7 @@ def run_and_die(words: list[str], where: str, call: int) -> None:
 
 
 KILLS = {
-    "embed": ("bunny.curate.vectors:_embed_chunk", 1),
+    "embed": ("bunny.curate.part_making:_embed", 1),
     "align": ("bunny.train.trainer:StepTrainer.training_step", 3),
     "align's checkpoint": ("bunny.train.trainer:save_file", 2),
     "tune": ("bunny.train.trainer:StepTrainer.training_step", 3),

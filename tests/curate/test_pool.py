@@ -258,7 +258,7 @@ def test_if_no_shard_can_be_read_nothing_is_made(shelf: Shelves, tmp_path: Path)
 
 def test_a_source_without_a_usable_row_is_a_clear_error(shelf: Shelves, tmp_path: Path) -> None:
     place = shelf("1", [{"caption": "no id"}], image=np.eye(1))
-    with pytest.raises(UserError, match=r"no usable sample, all rejected, first .*1\.jsonl: no_id"):
+    with pytest.raises(UserError, match=r"no usable sample, all rejected: \{'no_id': 1\}, first .*1\.jsonl"):
         made(place, tmp_path / "pool")
 
 

@@ -7,7 +7,7 @@ only, so that any engine can run them, on any machine that sees the same files.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -78,7 +78,8 @@ def pool_of(
         release(engine)  # workers hold the embedder, on the GPU too
     if not len(made):
         out = made.rejected()
-        told = f"all rejected, first {out[0].where}: {out[0].reason} {out[0].detail}" if out else "it has no rows"
+        reasons = dict(Counter(item.reason for item in out).most_common())
+        told = f"all rejected: {reasons}, first {out[0].where} {out[0].detail}" if out else "it has no rows"
         raise UserError(f"{where}: no usable sample, {told}", fix="check the source's settings")
     log.info("%d pairs, %d rejected", len(made), len(made.rejected()))
     return made
