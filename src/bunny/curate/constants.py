@@ -36,11 +36,10 @@ CONSTANTS: dict[str, Constant] = {
     "assign": Constant(0.65, "of the 8-bit rate, all centres compared", BENCH),
     "cells": Constant(0.18, "of the 8-bit rate, the nearest cells' centres compared", BENCH),
     "train": Constant(2208.0, "sample rows a centre, over 20 iterations", "the schedule of `kmeans`"),
-    "train_many": Constant(2208.0, "the same from 1,024 centres on", "the schedule of `kmeans`"),
     # groups to links
     "link": Constant(3.7, "µs a row beside the products", BENCH),
     "pairs": Constant(1.0, "of the 8-bit rate, pairs in groups compared", BENCH),
-    "guests": Constant(0.15, "guests a row (two-probe search)", "the default of `cluster`"),
+    "guests": Constant(0.35, "guests a row (two-probe search)", "the default of `cluster`"),
     "skew": Constant(
         2.5, "mean square of group sizes by the square of their mean", "assumed; 1.2 on synthetic vectors"
     ),

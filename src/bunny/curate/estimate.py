@@ -17,7 +17,7 @@ import numpy as np
 from bunny.core.recipe import Block
 from bunny.curate.constants import EMBEDDERS, GPU_EMBEDDERS, value
 
-MANY = 1024  # groups from which `kmeans` compares the nearest cells only
+MANY = 4_096  # groups from which `kmeans` compares with the nearest cells only
 LEAST_ROWS = 16_384  # rows that the training of centres looks at, at least
 MOST_ROWS, LEAST_PART, MOST_CHUNKS = 262_144, 65_536, 2_000  # rows of a task
 
@@ -210,29 +210,27 @@ def _groups(job: Job, step: Block) -> int:
 
 def _nearest(job: Job, groups: int, cluster: Cluster) -> float:
     """Seconds to find a row's nearest centre: 2 D operations a centre compared, at the 8-bit rate times `assign`. From
-    1,024 groups on only the centres of the nearest cells are compared, at the rate times `cells`: of C = 1.2 sqrt(K)
-    cells (a power of two) C / 12, but at least 6."""
+    4,096 groups on only the centres of the nearest cells are compared, at the rate times `cells`: of C = 1.2 sqrt(K)
+    cells (a power of two) C / 8, but at least 16."""
     rate = (cluster.rate or value("int8")) * 1e9
     if groups < MANY:
         return 2 * job.alike * groups / (rate * value("assign"))
     cells = int(2 ** round(math.log2(1.2 * math.sqrt(groups))))
-    probed = min(cells, max(6, cells // 12))
+    probed = min(cells, max(16, cells // 8))
     compared = cells + probed * groups / cells
     return float(2 * job.alike * compared / (rate * value("cells")))
 
 
 def _train(job: Job, cluster: Cluster, step: Block) -> Stage:
     """`train` sample rows a centre (all rows each time, if fewer), each to its nearest centre; on the cores of one
-    machine. The sample is held as codes: 128 rows a centre, 64 from 1,024 groups on."""
+    machine. The sample is held as codes: 256 rows a centre while these take half a gigabyte at most,
+    but at least 64."""
     groups = _groups(job, step)
-    many = groups >= MANY
     iterations = int(step.get("iterations", 20))
-    rows = min(
-        job.rows * iterations, max(LEAST_ROWS, value("train_many" if many else "train") * groups) * iterations / 20
-    )
-    sample = min(job.rows, max(LEAST_ROWS, (64 if many else 128) * groups))
+    rows = min(job.rows * iterations, max(LEAST_ROWS, value("train") * groups) * iterations / 20)
+    sample = min(job.rows, max(LEAST_ROWS, 64 * groups, min(256 * groups, (1 << 29) // job.alike)))
     work = rows * _nearest(job, groups, cluster) + sample * job.alike * value("encode") / 1e9
-    memory = 2 * sample * (job.alike + 12) + groups * job.alike * 13 + 8 * job.rows
+    memory = sample * (job.alike + 12) + groups * job.alike * 13 + 8 * job.rows
     return _alone("train centres", work, groups * job.alike * 5, memory)
 
 
