@@ -225,5 +225,7 @@ def _run(
             run = StepRun(planned, rows, found, time.perf_counter() - start, held.bytes)
         log.info("%s: %d of %d stay", planned.label, int(run.decision.keep.sum()), len(rows))
         runs.append(run)
-        left, rows = left.with_columns(run.decision.columns).take(run.decision.keep), rows[run.decision.keep]
+        left = left.with_columns(run.decision.columns)
+        if not bool(run.decision.keep.all()):  # else nothing is copied
+            left, rows = left.take(run.decision.keep), rows[run.decision.keep]
     return Selection(pool, tuple(runs), seed, rejected)
