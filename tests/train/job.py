@@ -6,10 +6,6 @@ it kills itself without a word.
 
 from __future__ import annotations
 
-import torch as _torch
-
-_torch.set_num_threads(1)  # in both processes: weights are compared bit by bit
-
 import os
 import signal
 import sys
