@@ -73,9 +73,9 @@ def links_of_sets(
     """Links at every threshold. sets: (N,) the lowest row of each row's set at `lowest`; columns: (N,) `group` and
     `second` as they were compared; folder: where `grouping` has put these rows."""
     size = len(sets)
-    members = np.flatnonzero(np.bincount(sets, minlength=size)[sets] > 1)  # of sets of several rows
-    order = members[np.argsort(sets[members], kind="stable")]
-    del members
+    several = np.flatnonzero(np.bincount(sets, minlength=size)[sets] > 1)  # rows of sets of several
+    order = several[np.argsort(sets[several], kind="stable")]
+    del several
     work = folder / f"levels-{lowest!r}-{above!r}"
     if not (work / SORTED).exists():
         members = np.empty(len(order), MEMBER)
