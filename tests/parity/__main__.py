@@ -30,9 +30,6 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON list on standard output")
     parser.add_argument("--no-training", action="store_true", help="leave the training traces out")
     arguments = parser.parse_args(words)
-    import torch
-
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
     rows = [row for folder in arguments.folders for row in check_folder(folder.resolve(), not arguments.no_training)]
     if arguments.json:
         sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
@@ -58,4 +55,7 @@ def check_folder(folder: Path, training: bool = True) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))  # here only: called from a test, it would change later tests
     sys.exit(main())
