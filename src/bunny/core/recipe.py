@@ -64,16 +64,26 @@ class CurateSection(Section):
 
 
 class ModelSection(Section):
-    """What is put together."""
+    """What is put together; or, with `checkpoint`, the saved model that learns on (all other fields are its own)."""
 
-    language_model: str  # hub name, folder, or `bundled:smollm2-135m-instruct`
-    vision_tower: str  # hub name, folder, or `bundled:efficientnet-lite0`
+    checkpoint: str | None = None  # a Bunny folder to go on from, in place of the parts
+    language_model: str = ""  # hub name, folder, or `bundled:smollm2-135m-instruct`
+    vision_tower: str = ""  # hub name, folder, or `bundled:efficientnet-lite0`
     projector: str = "mlp2x_gelu"  # linear, mlpNx_gelu, spp_v1, spp_v2, spp_v3, ldp, minigpt, vanilla, identity
     template: str = "bunny"  # a file of text/templates, or `native`: the language model's own chat template
     image_aspect: Literal["pad", "square"] = "pad"  # pad to a square with the mean colour, or squash
     image_size: int | None = Field(None, gt=0, description="pixels; default: the tower's own")
     s2_scales: tuple[int, ...] = ()  # S2 multi-scale: side lengths in pixels, e.g. [384, 768, 1152]; empty: one scale
     vision_feature_layer: int = -1  # after the tower has been trimmed to the layers it needs
+
+    @model_validator(mode="after")
+    def _is_something(self) -> ModelSection:
+        given = self.model_fields_set - {"checkpoint"}
+        if self.checkpoint is None and not (self.language_model and self.vision_tower):
+            raise ValueError("give `language_model` and `vision_tower`, or the `checkpoint` to go on from")
+        if self.checkpoint is not None and given:
+            raise ValueError(f"`checkpoint` brings its own {', '.join(sorted(given))}: leave those out")
+        return self
 
 
 class LoraSection(Section):
@@ -83,6 +93,7 @@ class LoraSection(Section):
     alpha: int = Field(256, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
     variant: Literal["lora", "rslora", "dora"] = "lora"
+    quantise: Literal["nf4", "int8"] | None = None  # frozen weights in 4 or 8 bits (QLoRA); needs the extra `gpu`
 
 
 class StageSection(Section):
@@ -109,12 +120,20 @@ class StageSection(Section):
     rows_per_step: int = Field(128, gt=0, description="global batch in rows (conversations)")
     tokens_per_pass: int = Field(16384, gt=0, description="packed tokens per forward pass; more passes are accumulated")
     max_length: int = Field(2048, gt=0, description="tokens of one row, image tokens included; longer ones are cut")
-    normalise: Literal["tokens", "rows"] = "tokens"  # loss = mean over the step's label tokens, or mean of row means
+    normalise: Literal["tokens", "rows", "micro_batches"] = "tokens"  # what weighs the same in a step's loss
+    micro_batch_rows: int = Field(8, gt=0, description="rows of a micro batch, for `normalise: micro_batches` only")
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto", "selective"] = "auto"  # auto: only where memory is too small
+    feature_cache: bool = False  # the frozen tower sees each picture once, before the first step; features on disk
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # with several processes; auto: fsdp if the language model learns
+    deepspeed: str | None = None  # a DeepSpeed configuration file, in place of `parallel`
     workers: int = Field(0, ge=0, description="processes that decode pictures; 0 = the training process itself")
     save_every_steps: int = Field(500, gt=0)
     keep_checkpoints: int = Field(1, gt=0)
+    evaluate: list[Block] = Field(default_factory=list)  # benchmarks that are scored while it learns
+    evaluate_every_steps: int | None = Field(None, gt=0)
+    preview_every_steps: int | None = Field(None, gt=0, description="answers to a few rows are written down so often")
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
 
 
 class EvaluateSection(Section):
@@ -152,7 +171,7 @@ class Recipe(Section):
     pool: PoolSection | None = None
     curate: CurateSection | None = None
     model: ModelSection
-    align: StageSection
+    align: StageSection | None = None  # without it, tuning begins with the checkpoint's or a fresh projector
     tune: StageSection
     second: StageSection | None = None  # another tuning from the same aligned projector
     merge: MergeSection | None = None  # of `tune` and `second`
