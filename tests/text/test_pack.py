@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bunny.core.types import IGNORE, ImageRef, TokenRow
-from bunny.text.pack import Batch, pack
+from bunny.text.pack import Batch, deal, pack
 
 IMAGE, TOKENS = 99, 3
 
@@ -79,14 +79,31 @@ def test_every_row_can_be_read_back(rows: list[TokenRow], limit: int, share: boo
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(rows=row_lists(), limit=st.integers(1, 60), normalise=st.sampled_from(["tokens", "rows"]))
-def test_the_weights_add_up_however_rows_are_packed(rows: list[TokenRow], limit: int, normalise: str) -> None:
-    whole = sum(item.learns if normalise == "tokens" else 1.0 for item in rows)
+@given(rows=row_lists(), limit=st.integers(1, 60))
+def test_the_weights_add_up_however_rows_are_packed(rows: list[TokenRow], limit: int) -> None:
+    weights = [1.0 / (place + 1) for place in range(len(rows))]
+    whole = sum(item.learns * weight for item, weight in zip(rows, weights, strict=True))
     for share in (True, False):
-        batches = pack(rows, IMAGE, TOKENS, limit, normalise, share)  # type: ignore[arg-type]
-        assert sum(batch.weight for batch in batches) == pytest.approx(whole, rel=1e-6)
+        batches = pack(rows, IMAGE, TOKENS, limit, weights, share)
+        assert sum(batch.weight for batch in batches) == pytest.approx(whole, rel=1e-12)
         for batch in batches:
             assert ((batch.weights > 0) == (batch.targets != IGNORE)).all()
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(rows=row_lists(), limit=st.integers(1, 60), ranks=st.integers(1, 5), picture=st.sampled_from([0.0, 7.0]))
+def test_ranks_have_as_many_passes_and_every_row_once(
+    rows: list[TokenRow], limit: int, ranks: int, picture: float
+) -> None:
+    shares = deal(rows, IMAGE, TOKENS, limit, ranks=ranks, picture_tokens=picture)
+    assert len(shares) == ranks
+    assert len({len(passes) for passes in shares}) == 1
+    assert sorted(name for passes in shares for batch in passes for name in batch.rows) == sorted(r.id for r in rows)
+    whole = sum(batch.weight for passes in shares for batch in passes)
+    assert whole == pytest.approx(sum(item.learns for item in rows))
+    for batch in (batch for passes in shares for batch in passes):
+        assert (batch.targets != IGNORE).any()  # a weightless pass is computed like any other
+        assert len(batch.ids) <= limit or len(batch.rows) <= 1
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -93,7 +93,8 @@ def padded_loss(model: BunnyForConditionalGeneration, normalise: str) -> torch.T
 
 def packed_loss(model: BunnyForConditionalGeneration, normalise: str, per_pass: int, share: bool) -> torch.Tensor:
     model.model.language_model.set_attn_implementation(attention.NAME)
-    batches = pack(ROWS, IMAGE, TOKENS, per_pass, normalise, share)  # type: ignore[arg-type]
+    weights = [1.0 if normalise == "tokens" else 1.0 / item.learns for item in ROWS]
+    batches = pack(ROWS, IMAGE, TOKENS, per_pass, weights, share)
     total, weight = torch.zeros((), dtype=torch.float64), 0.0
     for batch in batches:
         pictures = torch.stack([PIXELS[ref.path] for ref in batch.images]).double() if batch.images else None
@@ -101,7 +102,7 @@ def packed_loss(model: BunnyForConditionalGeneration, normalise: str, per_pass: 
             packed={
                 "ids": torch.from_numpy(batch.ids),
                 "targets": torch.from_numpy(batch.targets),
-                "weights": torch.from_numpy(batch.weights).double(),
+                "weights": torch.from_numpy(batch.weights),
                 "positions": torch.from_numpy(batch.positions),
                 "features_at": torch.from_numpy(batch.features_at),
                 "segments": torch.from_numpy(batch.segments),
@@ -125,14 +126,13 @@ def test_gradients_equal_those_of_padded_rows(family: str, normalise: str, per_p
     model.zero_grad()
     other = packed_loss(model, normalise, per_pass, share)
     other.backward()
-    assert other.item() == pytest.approx(loss.item(), rel=1e-6 if normalise == "rows" else 1e-12)
+    assert other.item() == pytest.approx(loss.item(), rel=1e-12)
     assert {"model.multi_modal_projector.0.weight", "lm_head.weight"} <= wanted.keys()
-    tolerance = 1e-6 if normalise == "rows" else 1e-10  # weights 1/n are float32
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert found.keys() == wanted.keys()
     for name, gradient in found.items():
         largest = max(wanted[name].norm().item(), 1e-6)  # key biases have no gradient at all
-        assert (gradient - wanted[name]).norm().item() <= tolerance * largest, name
+        assert (gradient - wanted[name]).norm().item() <= 1e-10 * largest, name
 
 
 def test_sharing_computes_each_picture_once_and_fewer_tokens() -> None:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 
 from bunny.core.errors import UserError
 from bunny.core.store import Store
-from bunny.train import trainer
-from bunny.train.trainer import StepTrainer, last_checkpoint
+from bunny.train import checkpoints, trainer
+from bunny.train.checkpoints import last_checkpoint
+from bunny.train.trainer import StepTrainer
 from tests.train.job import state, train
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,11 +102,11 @@ def test_a_half_written_checkpoint_is_not_used(
         with pytest.raises(KeyboardInterrupt):
             train(parts, tmp_path)
     half = Path(shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "checkpoint-5"))
-    (half / trainer.WEIGHTS).write_bytes(b"half")
+    (half / checkpoints.WEIGHTS).write_bytes(b"half")
     if harm == "no state":
-        (half / trainer.LAST_WRITTEN).unlink()
+        (half / checkpoints.LAST_WRITTEN).unlink()
     else:
-        (half / trainer.LAST_WRITTEN).write_text("" if harm == "empty state" else '{"global_step": 5')
+        (half / checkpoints.LAST_WRITTEN).write_text("" if harm == "empty state" else '{"global_step": 5')
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
     assert not half.exists()
     assert same(state(train(parts, tmp_path)), wanted)

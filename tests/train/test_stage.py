@@ -21,8 +21,8 @@ from bunny.text.template import Writer
 from bunny.train import stage
 from bunny.train.learn import optimiser_groups, set_learning
 from bunny.train.rows import tokenise
-from bunny.train.stage import plan_steps
-from bunny.train.trainer import StepData, StepTrainer
+from bunny.train.steps import Plan, StepData
+from bunny.train.trainer import StepTrainer
 from tests.train.job import TEMPLATE, model_of, open_image, samples, section, state, train
 
 FROZEN = {"language_model": "frozen"}
@@ -152,9 +152,11 @@ def gradients(parts: Path, folder: Path, **changes: Any) -> dict[str, torch.Tens
     model.model.language_model.set_attn_implementation(attention.NAME)
     writer = Writer(TEMPLATE, processor.tokenizer, model.config.image_token_id, 16)
     rows, _ = tokenise(samples(), writer, 512)
-    data = StepData([rows], model.config, how, stage.pixels_of(processor, open_image, how))
+    data = StepData(rows, [np.arange(len(rows))], model.config, how, stage.pixels_of(processor, open_image, how))
     learning = set_learning(model, how)
-    trainer = StepTrainer(learning, data, how, stage.arguments(how, folder, 1, 0))
+    args = stage.arguments(how, folder, 0, model)
+    stage.set_steps(args, how, 1)
+    trainer = StepTrainer(learning, data, how, args)
     trainer.create_optimizer()
     trainer.training_step(learning, data[0])
     return {name: p.grad.clone() for name, p in learning.named_parameters() if p.grad is not None}
@@ -252,16 +254,15 @@ def test_a_cut_row_is_the_beginning_of_the_whole_one() -> None:
 def test_rows_grouped_by_modality_and_length_fill_whole_steps(parts: Path, tmp_path: Path) -> None:
     words = [replace(one, images=(), turns=(Turn("user", "x?"), *one.turns[1:]), id=f"t{one.id}") for one in samples(8)]
     plans: list[list[list[str]]] = []
-    keep = stage.plan_steps
+    keep = StepTrainer.train_on
 
-    def spy(rows: Any, section: Any) -> Any:
-        plan = keep(rows, section)
-        plans.append([[row.id for row in step] for step in plan])
-        return plan
+    def spy(self: StepTrainer, checkpoint: Any) -> None:
+        plans.append([self.rows_of(step) for step in range(len(self.train_dataset))])
+        keep(self, checkpoint)
 
     model, processor = model_of(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "plan_steps", spy)
+        patch.setattr(StepTrainer, "train_on", spy)
         rows = [row for pair in zip(samples(8), words, strict=True) for row in pair]
         settings = section(max_steps=4, rows_per_step=4, group_by_modality_length=True)
         stage.train_stage(settings, model, processor, rows, open_image, tmp_path, 0, "tune")
@@ -299,10 +300,6 @@ def test_a_batch_without_labels_stops_the_model(parts: Path) -> None:
         )
 
 
-def rows_of(count: int) -> list[TokenRow]:
-    return [TokenRow(f"r{n}", np.array([1, 2]), np.array([IGNORE, 2])) for n in range(count)]
-
-
 @pytest.mark.parametrize(
     ("rows", "size", "epochs", "most", "steps"),
     [(10, 4, 1, None, 3), (10, 4, 2, None, 6), (10, 4, 0.5, None, 2), (10, 4, 9, 5, 5), (3, 8, 1, None, 1)],
@@ -310,10 +307,10 @@ def rows_of(count: int) -> list[TokenRow]:
 def test_the_plan_goes_through_the_rows_in_order(
     rows: int, size: int, epochs: float, most: int | None, steps: int
 ) -> None:
-    plan = plan_steps(rows_of(rows), section(rows_per_step=size, epochs=epochs, max_steps=most))
+    plan = Plan.of(rows, section(rows_per_step=size, epochs=epochs, max_steps=most))
     assert len(plan) == steps
-    seen = [row.id for step in plan for row in step]
-    assert seen == [f"r{n % rows}" for n in range(len(seen))]
+    seen = [int(row) for step in plan for row in step]
+    assert seen == [n % rows for n in range(len(seen))]
     assert all(len(step) <= size for step in plan)
 
 

@@ -169,13 +169,17 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
         positions: Tensor,
         features_at: Tensor,
         segments: Tensor,
-        pixel_values: Tensor | None,
+        pixel_values: Tensor | None = None,
+        features: Tensor | None = None,
     ) -> Tensor:
         """Sum over positions of weight x cross-entropy of one packed batch (T tokens), a float32 scalar.
 
-        ids, targets, positions, features_at: (T,) int64; weights: (T,) float32; segments: (S, 4) int64; see
+        ids, targets, positions, features_at: (T,) int64; weights: (T,) float; segments: (S, 4) int64; see
         `text.pack.Batch`.
-        pixel_values: (images, 3, H, W), each picture once; None for a batch without pictures.
+        pixel_values: (images, 3, H, W), each picture once, or features: (images, N, feature width), what the tower
+        makes of them; neither for a batch without pictures. Pictures of which no position takes anything have no
+        part in the loss, but tower and projector are computed, with gradients of zero: where several processes train
+        together, all of them have to call the same modules.
         Raises ValueError if no position has a target.
         """
         learnt = targets != IGNORE
@@ -183,10 +187,13 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
             raise ValueError("a batch without labels")
         embeds = self.get_input_embeddings()(ids)  # (T, width)
         if pixel_values is not None:
-            features = self.model.tower_features(pixel_values)  # (images, N, vision width)
+            features = self.model.tower_features(pixel_values)  # (images, N, feature width)
+        if features is not None:
             tokens = self.model.multi_modal_projector(features).flatten(0, 1)  # (images * M, width)
             places = (features_at >= 0).nonzero(as_tuple=True)
             embeds = embeds.index_put(places, tokens[features_at[places]].to(embeds.dtype))
+            if not len(places[0]):
+                embeds = embeds + 0 * tokens.sum().to(embeds.dtype)
         hidden = self.model.language_model(
             inputs_embeds=embeds[None],
             position_ids=positions[None],
@@ -212,7 +219,7 @@ class BunnyForConditionalGeneration(LlavaForConditionalGeneration):  # type: ign
     def _chunk_loss(self, hidden: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         logits = self.logits(hidden)[..., : self.config.head_rows or None]  # without a row that was added for `<image>`
         logits = logits.to(at_least_float32(logits.dtype))
-        return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+        return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights.to(logits.dtype)).sum()
 
 
 AutoModel.register(BunnyConfig, BunnyModel, exist_ok=True)

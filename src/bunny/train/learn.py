@@ -33,9 +33,18 @@ def set_learning(model: nn.Module, section: StageSection) -> Any:
     _rest_unused(model, section)
     if not any(parameter.requires_grad for parameter in trained.parameters()):
         raise UserError("nothing learns in this stage", fix="set projector: train or language_model: lora | full")
-    if section.gradient_checkpointing:
+    if section.precision == "bf16":
+        _halve_frozen(trained)
+    if section.gradient_checkpointing is True:
         trained.gradient_checkpointing_enable({"use_reentrant": False})
     return trained
+
+
+def _halve_frozen(model: nn.Module) -> None:
+    """Weights that do not learn in bfloat16, as they are used; those that learn stay in float32."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _rest_unused(model: Any, section: StageSection) -> None:

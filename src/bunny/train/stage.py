@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +23,22 @@ from torch import nn
 
 from bunny.core.log import log
 from bunny.core.recipe import StageSection
-from bunny.core.types import ImageRef, Rejected, Sample, TokenRow
+from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.model import attention
 from bunny.text.template import Template, Writer
+from bunny.train.checkpoints import is_sharded, last_checkpoint, learning_state, put_learning
 from bunny.train.grouping import by_modality_and_length, signed_words
 from bunny.train.learn import set_learning
 from bunny.train.meter import StepMeter, draw_loss
+from bunny.train.parallel import arguments_for
 from bunny.train.rows import tokenise, write_left_out
-from bunny.train.trainer import Pixels, StepData, StepTrainer, last_checkpoint
+from bunny.train.steps import Pixels, Plan, StepData
+from bunny.train.trainer import StepTrainer
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The trained model (LoRA merged in) and the facts for the manifest."""
+    """The trained model (LoRA merged in; None on all ranks but the first) and the facts for the manifest."""
 
     model: Any
     facts: dict[str, Any]
@@ -51,8 +54,14 @@ def train_stage(
     seed: int,
     name: str,
     rejected: Sequence[Rejected] = (),
+    fresh: Callable[[], Any] | None = None,
 ) -> Trained:
-    """Train `model` on `samples`. open_image: ImageRef -> PIL picture. Raises UserError if nothing can be learnt."""
+    """Train `model` on `samples`. open_image: ImageRef -> PIL picture. Raises UserError if nothing can be learnt.
+
+    fresh: makes the model anew, as it was before training. Weights that are sharded over ranks or quantised cannot be
+    written as they are: what was learnt is put into a fresh model then. Default: a copy is not needed.
+    """
+    args = arguments(section, folder, seed, model)
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
     if section.group_by_modality_length:
@@ -62,15 +71,25 @@ def train_stage(
     rows, left_out = tokenise(samples, writer, section.max_length)
     left_out = [*rejected, *left_out]
     write_left_out(folder / "left_out.jsonl", left_out)
-    plan = plan_steps(rows, section)
+    plan = Plan.of(len(rows), section)
     log.info("%s: %d samples, %d left out, %d steps", name, len(samples), len(left_out), len(plan))
+    set_steps(args, section, len(plan))
 
     before = model.config.text_config._attn_implementation
     model.model.language_model.set_attn_implementation(attention.NAME)
     with seeded(seed):
         learning = set_learning(model, section)
-        data = StepData(plan, model.config, section, pixels_of(processor, open_image, section))
-        trainer = StepTrainer(learning, data, section, arguments(section, folder, len(plan), seed))
+        data = StepData(
+            rows,
+            plan,
+            model.config,
+            section,
+            pixels_of(processor, open_image, section),
+            rank=args.process_index,
+            ranks=args.world_size,
+            picture_tokens=picture_tokens(model, section),
+        )
+        trainer = StepTrainer(learning, data, section, args)
         meter = StepMeter(folder, name, len(plan), trainer)
         trainer.remove_callback(transformers.PrinterCallback)  # the meter tells the same, in one line
         trainer.add_callback(meter)
@@ -78,11 +97,8 @@ def train_stage(
         with closing(meter):
             trainer.train_on(last_checkpoint(folder))
     seconds = time.monotonic() - started
-    draw_loss(meter.metrics.read(), folder / "loss.png", name)
-    learning.eval()
-    merged = learning.merge_and_unload() if hasattr(learning, "merge_and_unload") else learning
-    merged.model.language_model.set_attn_implementation(before)
-    merged.requires_grad_(False)
+    if args.should_save:
+        draw_loss(meter.metrics.read(), folder / "loss.png", name)
     facts = {
         "steps": len(plan),
         "rows": len(rows),
@@ -90,17 +106,41 @@ def train_stage(
         "left_out": len(left_out),
         "train_seconds": seconds,
     }
-    return Trained(merged, facts)
+    return Trained(finished(trainer, section, seed, before, fresh), facts)
 
 
-def plan_steps(rows: Sequence[TokenRow], section: StageSection) -> list[list[TokenRow]]:
-    """The rows of every optimiser step: the set in its given order, again for each epoch, cut at `max_steps`."""
-    per_epoch = math.ceil(len(rows) / section.rows_per_step)
-    total = max(1, round(per_epoch * section.epochs))
-    if section.max_steps is not None:
-        total = min(total, section.max_steps)
-    size = section.rows_per_step
-    return [list(rows[k % per_epoch * size : (k % per_epoch + 1) * size]) for k in range(total)]
+def finished(
+    trainer: StepTrainer, section: StageSection, seed: int, attention_before: str, fresh: Callable[[], Any] | None
+) -> Any:
+    """The trained model in one piece, LoRA merged in, as it was but for what it learnt; None on all ranks but one."""
+    learning = trainer.model
+    if is_sharded(learning) or section.lora.quantise:
+        state = learning_state(learning)
+        if not trainer.args.should_save:
+            return None
+        if fresh is None:
+            raise ValueError("sharded or quantised training needs `fresh`")
+        with seeded(seed):
+            learning = set_learning(fresh(), section)
+        put_learning(learning, state)
+    elif not trainer.args.should_save:
+        return None
+    learning.eval()
+    merged = learning.merge_and_unload() if hasattr(learning, "merge_and_unload") else learning
+    merged.model.language_model.set_attn_implementation(attention_before)
+    merged.requires_grad_(False)
+    return merged.to(torch.bfloat16) if section.precision == "bf16" else merged
+
+
+def picture_tokens(model: Any, section: StageSection) -> float:
+    """Work of encoding a picture, in language-model tokens: weights times positions, thrice where gradients flow."""
+    inner, vision = model.model, model.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    views = sum((scale // model.config.s2_scales[0]) ** 2 for scale in model.config.s2_scales) or 1
+    tower = sum(p.numel() for p in inner.vision_tower.parameters()) * patches * views
+    language = sum(p.numel() for p in inner.language_model.parameters())
+    passes = {"frozen": 2, "lora": 2, "full": 3}[section.language_model]
+    return tower * (3 if section.vision_tower == "train" else 1) / (language * passes)
 
 
 def pixels_of(processor: Any, open_image: Any, section: StageSection) -> Pixels:
@@ -114,17 +154,15 @@ def pixels_of(processor: Any, open_image: Any, section: StageSection) -> Pixels:
     return pixels
 
 
-def arguments(section: StageSection, folder: Path, steps: int, seed: int) -> transformers.TrainingArguments:
+def arguments(section: StageSection, folder: Path, seed: int, model: Any) -> transformers.TrainingArguments:
     """The section in Trainer's words: one "epoch" is the whole plan, one batch is one optimiser step."""
     return transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         num_train_epochs=1,
-        max_steps=steps,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(section.warmup_ratio * steps),
         max_grad_norm=section.max_grad_norm,
         bf16=section.precision == "bf16",
         use_cpu=not torch.accelerator.is_available(),
@@ -139,7 +177,14 @@ def arguments(section: StageSection, folder: Path, steps: int, seed: int) -> tra
         disable_tqdm=True,
         seed=seed,
         data_seed=seed,
+        **arguments_for(section, model),
     )
+
+
+def set_steps(args: transformers.TrainingArguments, section: StageSection, steps: int) -> None:
+    """Put the number of steps in, once the rows are counted: the whole schedule follows from it."""
+    args.max_steps = steps
+    args.warmup_steps = math.ceil(section.warmup_ratio * steps)
 
 
 class seeded:

@@ -1,56 +1,35 @@
 """Hugging Face's Trainer, fed with whole optimiser steps: it keeps the loop, schedule, checkpoints and loggers.
 
-In: a plan (the rows of every step). Each step's rows are packed into passes; the loss is the weighted sum over all
-passes divided by the step's total weight, so how rows are packed never changes a gradient.
+In: `StepData`, whose item k is the packed passes of step k for this rank. The loss is the weighted sum over all passes
+of all ranks divided by the step's whole weight, so neither packing nor the number of processes changes a gradient.
+Dropout draws from (seed, step, rank), so a run that goes on needs no stored random state.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from bunny.core.errors import UserError
+from bunny.core.log import log
 from bunny.core.recipe import StageSection
-from bunny.core.types import ImageRef, TokenRow
-from bunny.text.pack import Batch, pack
+from bunny.core.seeds import stream
+from bunny.text.pack import Batch
+from bunny.train.checkpoints import WEIGHTS, global_step, learning_state, load_optimiser, optimiser_state, put_learning
 from bunny.train.learn import optimiser_groups
+from bunny.train.steps import StepData
 
-WEIGHTS = "trained.safetensors"
-LAST_WRITTEN = "trainer_state.json"
-
-Pixels = Callable[[Sequence[ImageRef]], Tensor]
-"""Pictures to pixel_values (B, 3, H, W)."""
-
-
-class StepData(Dataset[list[tuple[Batch, Tensor | None]]]):
-    """Item k: the packed passes of optimiser step k with their pixels."""
-
-    def __init__(self, plan: Sequence[Sequence[TokenRow]], config: Any, section: StageSection, pixels: Pixels) -> None:
-        self.plan, self.config, self.section, self.pixels = plan, config, section, pixels
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, step: int) -> list[tuple[Batch, Tensor | None]]:
-        section, config = self.section, self.config
-        batches = pack(
-            self.plan[step],
-            config.image_token_id,
-            config.image_seq_length,
-            section.tokens_per_pass,
-            section.normalise,
-        )
-        return [(batch, self.pixels(batch.images) if batch.images else None) for batch in batches]
+OPTIMISER, SCHEDULE = "optimiser.pt", "schedule.pt"
 
 
 class FromStep(Sampler[int]):
@@ -66,18 +45,58 @@ class FromStep(Sampler[int]):
         return self.total
 
 
+class StopOnTerm(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """SIGTERM (a scheduler that wants the machine back) ends the run after the step at work, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.asked = self.stopped = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(ValueError):  # not the main thread: whoever runs it there takes its signals
+            self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        flag = torch.tensor(float(self.asked), device=args.device)
+        if args.world_size > 1:  # all ranks stop after the same step
+            torch.distributed.all_reduce(flag)
+        if flag.item() and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if hasattr(self, "_before"):
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+        log.warning("asked to stop: finishing the step, then writing a checkpoint")
+
+
+class Stopped(UserError):
+    """The run was asked to stop and left a checkpoint to go on from."""
+
+
 class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """Trainer whose batch is a whole optimiser step and whose checkpoints hold only what learns."""
 
     def __init__(self, model: nn.Module, data: StepData, section: StageSection, args: TrainingArguments) -> None:
         self.section, self.first_step = section, 0
-        self.tokens_seen = 0
-        super().__init__(model=model, args=args, train_dataset=data)
+        self.tokens_seen = self.padded_seen = 0
+        self.term = StopOnTerm()
+        super().__init__(model=model, args=args, train_dataset=data, callbacks=[self.term])
 
     def train_on(self, checkpoint: Path | None) -> None:
-        """Train to the end, from the checkpoint if there is one."""
-        self.first_step = _global_step(checkpoint) if checkpoint else 0
+        """Train to the end, from the checkpoint if there is one. Raises Stopped if it was asked to stop before."""
+        self.first_step = global_step(checkpoint) if checkpoint else 0
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.term.stopped:
+            raise Stopped(
+                f"stopped after step {self.state.global_step} of {self.state.max_steps}, as asked; it is saved",
+                fix="run the same command again to go on",
+            )
+
+    def rows_of(self, step: int) -> list[str]:
+        """Ids of the rows of a step (0 is the first), on all ranks together."""
+        return [row.id for row in self.train_dataset.of_step(step)]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         sampler = FromStep(self.first_step, len(self.train_dataset))
@@ -98,31 +117,57 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One optimiser step's gradients over all its passes; returns its mean loss."""
+        """One optimiser step's gradients over all passes; returns the step's loss, the same on every rank."""
         model.train()
-        whole = sum(batch.weight for batch, _ in inputs)
+        whole, passes = inputs
+        ranks = self.args.world_size
+        self._draw(self.state.global_step)
         total = torch.zeros((), device=self.args.device)
-        for batch, pixels in inputs:
-            with self.compute_loss_context_manager():
-                loss = model(packed=self._on_device(batch, pixels)) / whole
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"step {self.state.global_step + 1}: the loss is {loss.item()}; samples: {', '.join(batch.rows)}",
-                    fix="look at these samples or lower the learning rate; the last checkpoint is kept",
-                )
-            if loss.requires_grad:  # words alone reach nothing that learns while the language model is frozen
-                self.accelerator.backward(loss)
+        for number, (batch, pixels) in enumerate(passes):
+            with self._sending(model, last=number == len(passes) - 1):
+                with self.compute_loss_context_manager():
+                    loss = model(packed=self._on_device(batch, pixels)) / whole
+                self._check(loss, batch)
+                if loss.requires_grad:  # words alone reach nothing that learns while the language model is frozen
+                    self.accelerator.backward(loss * ranks)  # ranks' gradients are averaged
             total += loss.detach()
-            self.tokens_seen += len(batch.ids)
+            self.tokens_seen += len(batch.ids) if batch.rows else 0
+            self.padded_seen += batch.padded_tokens
+        if ranks > 1:
+            torch.distributed.all_reduce(total)
         return total
+
+    def _draw(self, step: int) -> None:
+        """Set torch's random state for a step: LoRA's dropout depends on seed, step and rank alone."""
+        rng = stream(f"train.dropout.{step}.{self.args.process_index}", self.args.seed)
+        torch.manual_seed(int(rng.integers(1 << 62)))
+
+    @contextlib.contextmanager
+    def _sending(self, model: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients travel between ranks once a step, with its last pass."""
+        if self.is_deepspeed_enabled:  # its engine steps at the last pass by itself
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            yield
+        elif last or self.args.world_size == 1:
+            yield
+        else:
+            with self.accelerator.no_sync(model):
+                yield
+
+    def _check(self, loss: Tensor, batch: Batch) -> None:
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; samples: {', '.join(batch.rows)}",
+                fix="look at these samples or lower the learning rate; the last checkpoint is kept",
+            )
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """The gradient's norm, clipped. A finite loss can have a gradient that is not: it never reaches the weights."""
         norm = super()._clip_grad_norm(model)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
-            rows = [row.id for row in self.train_dataset.plan[self.state.global_step]]
             raise UserError(
-                f"step {self.state.global_step + 1}: the gradient is not finite; samples: {', '.join(rows)}",
+                f"step {self.state.global_step + 1}: the gradient is not finite; "
+                f"samples: {', '.join(self.rows_of(self.state.global_step))}",
                 fix="look at these samples or lower the learning rate; the last checkpoint is kept",
             )
         return norm
@@ -134,66 +179,52 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         def tensor(array: Any) -> Tensor:
             return torch.from_numpy(array).to(self.args.device)
 
+        seen = "features" if self.section.feature_cache else "pixel_values"
         return {
             "ids": tensor(batch.ids),
             "targets": tensor(batch.targets),
-            "weights": tensor(batch.weights),
+            "weights": tensor(batch.weights.astype("float32")),
             "positions": tensor(batch.positions),
             "features_at": tensor(batch.features_at),
-            "segments": tensor(batch.segments),
-            "pixel_values": None if pixels is None else pixels.to(self.args.device),
+            "segments": torch.from_numpy(batch.segments),  # read on the host
+            seen: None if pixels is None else pixels.to(self.args.device),
         }
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(trained_tensors(self.model), folder / WEIGHTS)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what learns: `trained.safetensors`. Every rank calls it, one writes."""
+        state = learning_state(self.model)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(state, folder / WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The optimiser's state by parameter name, whole: it fits any number of ranks, sharded or not."""
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = optimiser_state(self.model, self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMISER)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        put_tensors(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+        put_learning(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        folder = Path(checkpoint)
+        load_optimiser(self.model, self.optimizer, torch.load(folder / OPTIMISER, map_location="cpu"))
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULE))
 
-def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name -> tensor of everything that learns."""
-    return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing to save: every step sets its own random state."""
 
-
-def put_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy saved tensors in. Raises UserError if any name is missing, left over, or of another shape."""
-    mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    odd = mine.keys() ^ tensors.keys() | {n for n in mine.keys() & tensors.keys() if mine[n].shape != tensors[n].shape}
-    if odd:
-        raise UserError(
-            f"{len(odd)} saved tensors do not fit the model, e.g. {min(odd)}",
-            fix="the checkpoint is of another model or recipe: delete it or use its recipe",
-        )
-    with torch.no_grad():
-        for name, parameter in mine.items():
-            parameter.copy_(tensors[name])
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint; half-written ones (a killed process) are removed."""
-    whole: list[tuple[int, Path]] = []
-    for path in folder.glob("checkpoint-*"):
-        step = _global_step(path)
-        if step:
-            whole.append((step, path))
-        else:
-            shutil.rmtree(path)
-    return max(whole)[1] if whole else None
-
-
-def _global_step(checkpoint: Path) -> int:
-    """Steps done at a checkpoint, 0 if it is not whole (its state file is written last)."""
-    try:
-        return int(json.loads((checkpoint / LAST_WRITTEN).read_text(encoding="utf-8"))["global_step"])
-    except (OSError, json.JSONDecodeError, KeyError):
-        return 0
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing to load."""
 
 
 def _only(items: list[Any]) -> Any:
     return items[0]
-
-
-__all__ = ["StepData", "StepTrainer", "TrainerCallback", "last_checkpoint", "put_tensors", "trained_tensors"]
