@@ -499,7 +499,7 @@ def test_a_read_only_disk_is_named(place: Place, small_disk: Callable[[str], Pat
         "bunny.curate.part_making._write_rest",
         "bunny.curate.write_table",
         "bunny.pipeline.stages.fingerprint_named",
-        "bunny.train.stage.draw_loss",
+        "bunny.train.watchers.draw_curves",
         "bunny.evaluate.cache.AnswerCache.put",
         "bunny.pipeline.flow.write_atomic",
     ],
@@ -511,7 +511,7 @@ def test_a_disk_that_fills_up_anywhere_is_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "some/file")
 
     importlib.import_module("bunny.pipeline.flow")
-    importlib.import_module("bunny.train.stage")
+    importlib.import_module("bunny.train.watchers")
     importlib.import_module("bunny.evaluate.cache")
     with monkeypatch.context() as patch:
         patch.setattr(place_of_failure, full)

@@ -164,7 +164,7 @@ def test_every_stage_leaves_what_it_promises(told: Told) -> None:
     _, output, _ = told
     assert (output / "aligned" / "projector.safetensors").exists()
     for name in ("aligned", "model"):
-        assert (output / name / "training" / "loss.png").exists()
+        assert (output / name / "training" / "curves.png").exists()
         assert len((output / name / "training" / "metrics.jsonl").read_text().splitlines()) == 4
     assert (output / "model" / "model.safetensors").exists()
     assert not [path for path in output.iterdir() if path.name.startswith(".") and path.is_dir()]

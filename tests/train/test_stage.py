@@ -140,7 +140,7 @@ def test_figures_and_the_loss_curve_are_written_and_the_loss_falls(parts: Path, 
     assert [row["step"] for row in rows] == list(range(1, 31))
     assert {"loss", "grad_norm", "seconds", "samples_per_second", "tokens_per_second"} <= rows[0].keys()
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert trained.facts["steps"] == 30
 
 

@@ -97,9 +97,9 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 class Metrics:
     """Appends one JSON object per call to `metrics.jsonl`: the figures behind every plot and table."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "metrics.jsonl") -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / name
         if self.path.exists() and (text := self.path.read_bytes()) and not text.endswith(b"\n"):
             with self.path.open("ab") as file:  # end a torn line, or the next row would be torn with it
                 file.write(b"\n")
@@ -117,3 +117,12 @@ class Metrics:
             except json.JSONDecodeError:
                 log.warning("%s: a torn line is left out", self.path)
         return rows
+
+    def forget_after(self, step: int) -> None:
+        """Keep the whole rows up to a `step`: a run that goes on from there makes the later ones again."""
+        if not self.path.exists():
+            return
+        kept = [row for row in self.read() if row.get("step", 0) <= step]
+        work = self.path.with_name(f".{self.path.name}.tmp")
+        work.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        work.replace(self.path)

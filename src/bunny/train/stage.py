@@ -1,17 +1,17 @@
 """One training stage, as a recipe card: rows, what learns, steps, train, write.
 
 In: a model with its processor, samples in the order they are to be learnt, the stage's section. Out: the model
-trained, and in the folder `metrics.jsonl`, `loss.png`, `left_out.jsonl`, checkpoints while it runs. A killed run goes
+trained, and in the folder `metrics.jsonl`, `curves.png`, `left_out.jsonl`, checkpoints while it runs. A killed run goes
 on from its last checkpoint and ends with the same weights.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from bunny.text.template import Template, Writer
 from bunny.train.checkpoints import is_sharded, last_checkpoint, learning_state, put_learning
 from bunny.train.grouping import by_modality_and_length, signed_words
 from bunny.train.learn import set_learning
-from bunny.train.meter import StepMeter, draw_loss
 from bunny.train.parallel import arguments_for
 from bunny.train.rows import tokenise, write_left_out
 from bunny.train.steps import Pixels, Plan, StepData
 from bunny.train.trainer import StepTrainer
+from bunny.train.watchers import Lent, check_watching, watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,15 @@ def train_stage(
     name: str,
     rejected: Sequence[Rejected] = (),
     fresh: Callable[[], Any] | None = None,
+    lent: Lent | None = None,
 ) -> Trained:
     """Train `model` on `samples`. open_image: ImageRef -> PIL picture. Raises UserError if nothing can be learnt.
 
     fresh: makes the model anew, as it was before training. Weights that are sharded over ranks or quantised cannot be
     written as they are: what was learnt is put into a fresh model then. Default: a copy is not needed.
+    lent: how to answer and to score, for previews and evaluations while it trains.
     """
+    check_watching(section)
     args = arguments(section, folder, seed, model)
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
@@ -90,15 +93,12 @@ def train_stage(
             picture_tokens=picture_tokens(model, section),
         )
         trainer = StepTrainer(learning, data, section, args)
-        meter = StepMeter(folder, name, len(plan), trainer)
-        trainer.remove_callback(transformers.PrinterCallback)  # the meter tells the same, in one line
-        trainer.add_callback(meter)
+        asked = copy.copy(processor)
+        asked.template = template.model_dump()  # questions are written as the stage's rows are
         started = time.monotonic()
-        with closing(meter):
+        with watched(trainer, section, folder, name, processor=asked, attention=before, samples=samples, lent=lent):
             trainer.train_on(last_checkpoint(folder))
     seconds = time.monotonic() - started
-    if args.should_save:
-        draw_loss(meter.metrics.read(), folder / "loss.png", name)
     facts = {
         "steps": len(plan),
         "rows": len(rows),
@@ -140,7 +140,7 @@ def picture_tokens(model: Any, section: StageSection) -> float:
     tower = sum(p.numel() for p in inner.vision_tower.parameters()) * patches * views
     language = sum(p.numel() for p in inner.language_model.parameters())
     passes = {"frozen": 2, "lora": 2, "full": 3}[section.language_model]
-    return tower * (3 if section.vision_tower == "train" else 1) / (language * passes)
+    return float(tower * (3 if section.vision_tower == "train" else 1) / (language * passes))
 
 
 def pixels_of(processor: Any, open_image: Any, section: StageSection) -> Pixels:
