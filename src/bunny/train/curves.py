@@ -39,6 +39,7 @@ def draw_curves(
         _scores(spots[len(panels)], evaluations)
     for axes in spots[:count]:
         axes.set_xlabel("optimiser step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[1]:
@@ -58,7 +59,8 @@ def running_mean(values: Sequence[float] | FloatArray, width: int) -> FloatArray
     sums = np.cumsum(np.concatenate([[0.0], np.asarray(values, dtype=np.float64)]))
     ends = np.arange(1, len(sums))
     starts = np.maximum(0, ends - width)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means: FloatArray = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
 
 
 def _loss(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
@@ -84,18 +86,20 @@ def _norm(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
 def _throughput(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     steps, seconds = _points(rows, "seconds")
     width = _width(len(steps))
-    for key, title, style in (("samples_per_second", "samples/s", "-"), ("tokens_per_second", "tokens/s", "--")):
+    for key, title, style, room in (
+        ("samples_per_second", "samples/s", "-", 1.15),
+        ("tokens_per_second", "tokens/s", "--", 1.45),  # else both lines lie on one another
+    ):
         at, rates = _points(rows, key)
-        if len(at) != len(steps):
+        if not len(at) or len(at) != len(steps):
             continue
-        # work over time, not a mean of rates
-        done = running_mean(rates * seconds, width) / running_mean(seconds, width)
+        work = running_mean(rates * seconds, width)  # work over time, not a mean of rates
+        done = work / running_mean(seconds, width)
         here = axes if style == "-" else axes.twinx()
-        here.plot(*_thinned(at, done), **(THICK | {"linestyle": style}), label=title)
+        here.plot(*_thinned(at, done), **(THICK | {"linestyle": style}))
         here.set_ylabel(f"{title} ({'solid' if style == '-' else 'dashed'})")
-        here.set_ylim(bottom=0)
+        here.set_ylim(0, room * float(done.max()))
         here.spines["top"].set_visible(False)
-    axes.get_legend_handles_labels()
 
 
 def _scores(axes: Any, evaluations: Sequence[dict[str, Any]]) -> None:

@@ -23,7 +23,8 @@ def at_rest(model: nn.Module, attention: str) -> Iterator[Any]:
 
     Sharded weights are gathered on every rank, so that one rank may answer alone: all ranks have to come here.
     """
-    bunny: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapped: Any = model
+    bunny = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
     language_model = bunny.model.language_model
     trained_with = language_model.config._attn_implementation
     modes = [(module, module.training) for module in model.modules()]
