@@ -19,8 +19,8 @@ from bunny.core.types import IGNORE, ImageRef, Rejected, Sample, TokenRow, Turn
 from bunny.model import attention
 from bunny.text.template import Writer
 from bunny.train import stage
+from bunny.train.index import index_rows
 from bunny.train.learn import optimiser_groups, set_learning
-from bunny.train.rows import tokenise
 from bunny.train.steps import Plan, StepData
 from bunny.train.trainer import StepTrainer
 from tests.train.job import TEMPLATE, model_of, open_image, samples, section, state, train
@@ -151,7 +151,7 @@ def gradients(parts: Path, folder: Path, **changes: Any) -> dict[str, torch.Tens
     model, processor = model_of(parts)
     model.model.language_model.set_attn_implementation(attention.NAME)
     writer = Writer(TEMPLATE, processor.tokenizer, model.config.image_token_id, 16)
-    rows, _ = tokenise(samples(), writer, 512)
+    rows = index_rows(samples(), writer, max_length=512, folder=folder / "index")
     data = StepData(rows, [np.arange(len(rows))], model.config, how, stage.pixels_of(processor, open_image, how))
     learning = set_learning(model, how)
     args = stage.arguments(how, folder, 0, model)

@@ -78,6 +78,17 @@ def sha256(ref: ImageRef) -> str:
     return hashlib.sha256(image_bytes(ref)).hexdigest()
 
 
+def checked_digest(ref: ImageRef, known_good: bool = False) -> bytes:
+    """SHA-256 (32 bytes) of the encoded bytes of a picture that opens; a known good one is not decoded again.
+
+    Raises ImageError, as `open_image`.
+    """
+    data = image_bytes(ref)
+    if not known_good:
+        decode(data, where=str(ref))
+    return hashlib.sha256(data).digest()
+
+
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     Image.init()

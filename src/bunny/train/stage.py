@@ -27,10 +27,11 @@ from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.model import attention
 from bunny.text.template import Template, Writer
 from bunny.train.checkpoints import is_sharded, last_checkpoint, learning_state, put_learning
-from bunny.train.grouping import by_modality_and_length, signed_words
+from bunny.train.grouping import by_modality_and_length
+from bunny.train.index import Index, Supply, index_rows
 from bunny.train.learn import set_learning
 from bunny.train.parallel import arguments_for
-from bunny.train.rows import tokenise, write_left_out
+from bunny.train.rows import write_left_out
 from bunny.train.steps import Pixels, Plan, StepData
 from bunny.train.trainer import StepTrainer
 from bunny.train.watchers import Lent, check_watching, watched
@@ -48,7 +49,7 @@ def train_stage(
     section: StageSection,
     model: Any,
     processor: Any,
-    samples: list[Sample],
+    samples: Sequence[Sample] | Supply,
     open_image: Any,
     folder: Path,
     seed: int,
@@ -67,15 +68,13 @@ def train_stage(
     args = arguments(section, folder, seed, model)
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
+    rows = shared_rows(section, samples, writer, rejected, folder, args)
+    order = None
     if section.group_by_modality_length:
         with seeded(seed):
-            order = by_modality_and_length(signed_words(samples), 1, section.rows_per_step)
-        samples = [samples[place] for place in order]
-    rows, left_out = tokenise(samples, writer, section.max_length)
-    left_out = [*rejected, *left_out]
-    write_left_out(folder / "left_out.jsonl", left_out)
-    plan = Plan.of(len(rows), section)
-    log.info("%s: %d samples, %d left out, %d steps", name, len(samples), len(left_out), len(plan))
+            order = np.asarray(by_modality_and_length(rows.words.tolist(), 1, section.rows_per_step))
+    plan = Plan.of(len(rows), section, order)
+    log.info("%s: %d rows, %d left out, %d steps", name, len(rows), len(rows.left_out), len(plan))
     set_steps(args, section, len(plan))
 
     before = model.config.text_config._attn_implementation
@@ -96,17 +95,41 @@ def train_stage(
         asked = copy.copy(processor)
         asked.template = template.model_dump()  # questions are written as the stage's rows are
         started = time.monotonic()
-        with watched(trainer, section, folder, name, processor=asked, attention=before, samples=samples, lent=lent):
+        with watched(trainer, section, folder, name, processor=asked, attention=before, samples=rows.shown, lent=lent):
             trainer.train_on(last_checkpoint(folder))
     seconds = time.monotonic() - started
     facts = {
         "steps": len(plan),
         "rows": len(rows),
-        "cut": sum(row.cut for row in rows),
-        "left_out": len(left_out),
+        "cut": int(rows.cut.sum()),
+        "left_out": len(rows.left_out),
         "train_seconds": seconds,
     }
     return Trained(finished(trainer, section, seed, before, fresh), facts)
+
+
+def shared_rows(
+    section: StageSection,
+    samples: Sequence[Sample] | Supply,
+    writer: Writer,
+    rejected: Sequence[Rejected],
+    folder: Path,
+    args: transformers.TrainingArguments,
+) -> Index:
+    """The stage's rows: the first process makes their index, all map the same files."""
+    with args.main_process_first(local=False, desc="index of rows"):
+        if args.process_index:
+            return Index.open(folder / "index")
+        rows = index_rows(
+            samples,
+            writer,
+            max_length=section.max_length,
+            folder=folder / "index",
+            rejected=rejected,
+            workers=section.workers,
+        )
+        write_left_out(folder / "left_out.jsonl", rows.left_out)
+        return rows
 
 
 def finished(
