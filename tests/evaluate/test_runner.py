@@ -15,7 +15,7 @@ from tests.evaluate.stubs import Colours, Stub, ask, gold
 def test_gold_answers_score_full() -> None:
     outcome = evaluate(Colours(), Stub(gold))
     assert outcome.result.headline.score == 100
-    assert outcome.result.statuses == {"ok": 12, "fallback": 0, "empty": 0, "malformed": 0, "missing": 0, "error": 0}
+    assert outcome.result.statuses == {"ok": 12, "fallback": 0, "guessed": 0, "empty": 0, "malformed": 0, "missing": 0, "error": 0}
 
 
 def test_asks_only_what_the_cache_does_not_hold(tmp_path: Path) -> None:

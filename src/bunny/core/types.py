@@ -281,12 +281,16 @@ class Answer:
     error: str = ""
 
 
-ParseStatus = Literal["ok", "fallback", "empty", "malformed"]
+ParseStatus = Literal["ok", "fallback", "guessed", "empty", "malformed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """An answer read by a benchmark's parser: the value it stands for and how sure that reading is."""
+    """An answer read by a benchmark's parser: the value it stands for and how sure that reading is.
+
+    status: read as asked; read, but not in the asked form; drawn at random by the benchmark's own script because it
+    could not be read; nothing there; not readable.
+    """
 
     value: str
     status: ParseStatus = "ok"

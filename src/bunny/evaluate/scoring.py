@@ -50,6 +50,6 @@ def _mean(sums: FloatArray) -> FloatArray:
 
 
 def statuses(parsed: Sequence[Parsed]) -> dict[str, int]:
-    """How many answers were read in each way, all four always named."""
+    """How many answers were read in each way, all five always named."""
     counts = Counter(item.status for item in parsed)
-    return {status: counts[status] for status in ("ok", "fallback", "empty", "malformed")}
+    return {status: counts[status] for status in ("ok", "fallback", "guessed", "empty", "malformed")}

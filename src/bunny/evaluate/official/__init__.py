@@ -1,0 +1,1 @@
+"""What the benchmarks' own scripts do with a text, rule by rule, each named after the script it equals."""
