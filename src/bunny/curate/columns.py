@@ -7,6 +7,7 @@ indexed like numpy arrays (an index, a mask or a slice gives the same kind of co
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -85,10 +86,9 @@ class NpyFile:
         return self.shape[0]
 
     def __getitem__(self, asked: Any) -> npt.NDArray[Any]:
-        mapped = _mapped(self.path)
         if self.rows is None:
             if isinstance(asked, slice):
-                run: npt.NDArray[Any] = mapped[self.first : self.first + len(self)][asked]
+                run: npt.NDArray[Any] = _mapped(self.path)[self.first : self.first + len(self)][asked]
                 return run
             some: npt.NDArray[Any] = _mapped(self.path, scattered=True)[np.asarray(asked) + self.first]
             return some
@@ -109,7 +109,7 @@ class NpyFile:
 
 
 def _mapped(path: str, scattered: bool = False) -> npt.NDArray[Any]:
-    stat = Path(path).stat()
+    stat = os.stat(path)  # noqa: PTH116  # asked for every block: a Path takes longer than the block
     return _mapped_once(path, scattered, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
@@ -120,7 +120,7 @@ def _mapped_once(path: str, scattered: bool, *version: int) -> npt.NDArray[Any]:
     mapped: Any = np.load(path, mmap_mode="r")
     if scattered and hasattr(mmap, "MADV_RANDOM"):
         mapped._mmap.madvise(mmap.MADV_RANDOM)
-    found: npt.NDArray[Any] = mapped
+    found: npt.NDArray[Any] = mapped.view(np.ndarray)
     return found
 
 
@@ -159,12 +159,7 @@ class Rows(_Pieces):
         at = self._at(rows)
         found = np.empty((len(at), self.shape[1]), np.float32)
         for piece, inside, places in self._by_piece(at):
-            first, last = int(inside[0]), int(inside[-1]) + 1
-            some = piece[first:last] if last - first == len(inside) else piece[inside]
-            if len(places) == len(at) and bool((np.diff(places) == 1).all()):
-                _widen(some, found)
-            else:
-                found[places] = _widen(some, np.empty(some.shape, np.float32))
+            _widen(*_source(piece, inside), found, places)
         unit_rows(found)
         return found
 
@@ -240,12 +235,19 @@ class Texts(_Pieces):
         return found if dtype in (None, object, np.dtype(object)) else found.astype(dtype)
 
 
-def _widen(narrow: Any, wide: FloatArray) -> FloatArray:
-    """The values as float32, written into `wide`."""
-    if narrow.dtype == np.float16:
+def _source(piece: Any, inside: IntArray) -> tuple[npt.NDArray[Any], IntArray]:
+    """An array, and which rows of it are the piece's rows `inside` (ascending). Files stay where they are."""
+    run = int(inside[-1]) + 1 - int(inside[0]) == len(inside)
+    if isinstance(piece, NpyFile) and piece.rows is None:
+        return _mapped(piece.path, scattered=not run), inside + piece.first
+    return (piece[int(inside[0]) : int(inside[-1]) + 1] if run else piece[inside]), np.arange(len(inside))
+
+
+def _widen(narrow: npt.NDArray[Any], rows: IntArray, wide: FloatArray, places: IntArray) -> None:
+    """Row rows[n] of `narrow`, as float32, becomes row places[n] of `wide`."""
+    if narrow.dtype == np.float16 and narrow.flags.c_contiguous:
         from bunny.curate.kernels import widen
 
-        widen(np.ascontiguousarray(narrow).view(np.uint16), wide)
+        widen(narrow.view(np.uint16), rows, wide, places)
     else:
-        wide[...] = narrow
-    return wide
+        wide[places] = narrow[rows]

@@ -26,11 +26,11 @@ def unit_rows(rows: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def widen(halves: Any, rows: Any) -> None:
-    """(N, D) float16 numbers, given by their bits as uint16, into (N, D) float32 rows. Ten times as fast as numpy: the
-    bits are moved into place, and the exponent is mended by a product."""
-    for i in range(halves.shape[0]):
-        narrow, wide = halves[i], rows[i]
+def widen(halves: Any, chosen: Any, rows: Any, places: Any) -> None:
+    """Row chosen[n] of (M, D) float16 numbers, given by their bits as uint16, into row places[n] of float32 `rows`. Ten
+    times as fast as numpy: the bits are moved into place, and the exponent is mended by a product."""
+    for i in range(chosen.shape[0]):
+        narrow, wide = halves[chosen[i]], rows[places[i]]
         bits = wide.view(np.uint32)
         odd = np.uint16(0)
         for j in range(narrow.shape[0]):
