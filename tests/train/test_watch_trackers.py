@@ -64,7 +64,7 @@ def stub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Stu
 
 
 def test_every_figure_and_score_arrives(parts: Path, tmp_path: Path, stub: Stub) -> None:
-    folder = tmp_path / "model" / "training"
+    folder = tmp_path / "demo" / ".model.9f86d081884c7d65" / "training"
     folder.mkdir(parents=True)
     settings = section(max_steps=2, trackers=[stub.__name__], evaluate=[{"use": "x"}])
     lent = Lent(score=score)
@@ -75,7 +75,7 @@ def test_every_figure_and_score_arrives(parts: Path, tmp_path: Path, stub: Stub)
     assert [(row["eval/shapes"], row["train/global_step"]) for row in stub.rows if "eval/shapes" in row] == [(52.0, 2)]
     (first, begun), (last, _) = stub.calls
     assert (first, last) == ("init", "finish")
-    assert (begun["project"], begun["name"], begun["resume"]) == ("bunny", "model/tune", "allow")
+    assert (begun["project"], begun["name"], begun["resume"]) == ("bunny", "demo/tune 9f86d081", "allow")
     assert not (folder / "tensorboard").exists()
 
 

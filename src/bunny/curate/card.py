@@ -236,7 +236,7 @@ def _again(folder: Path, name: str, settings: Mapping[str, Any], summary: Mappin
     with (folder / "decisions.parquet").open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    text = yaml.safe_dump(_without_roots(recipe), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(without_roots(recipe), sort_keys=False, allow_unicode=True)
     manifest = folder / "manifest.json"
     mark = json.loads(manifest.read_text(encoding="utf-8")).get("fingerprint") if manifest.exists() else None
     marked = f"Fingerprint of settings and inputs (`manifest.json`): `{mark}`. " if mark else ""
@@ -249,12 +249,12 @@ def _again(folder: Path, name: str, settings: Mapping[str, Any], summary: Mappin
     )
 
 
-def _without_roots(value: Any) -> Any:
+def without_roots(value: Any) -> Any:
     """Settings as they are, but for folders of one machine: of an absolute path its last part."""
     if isinstance(value, Mapping):
-        return {key: _without_roots(item) for key, item in value.items() if item is not None}
+        return {key: without_roots(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_roots(item) for item in value]
+        return [without_roots(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 

@@ -148,3 +148,10 @@ _CONVERTERS: Mapping[str, Callable[[Path], None]] = {
     "efficientnet-lite0": _efficientnet_lite0,
     "vit-s14": _vit_s14,
 }
+
+ORIGINS: Mapping[str, tuple[str, str]] = {
+    "smollm2-135m-instruct": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+    "efficientnet-lite0": ("", "apache-2.0"),
+    "vit-s14": ("", "mit"),
+}
+"""The repository on the Hub that the same weights come from, if there is one, and their licence."""

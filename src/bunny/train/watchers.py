@@ -77,7 +77,7 @@ def watched(
     check_watching(section)
     lent, first = lent or Lent(), trainer.args.should_save
     metrics, evaluations = Metrics(folder), Metrics(folder, "evaluations.jsonl")
-    trackers = Trackers(section.trackers if first else (), folder, f"{folder.resolve().parent.name.strip('.')}/{name}")
+    trackers = Trackers(section.trackers if first else (), folder, run_name(folder, name))
     steps = len(trainer.train_dataset)
     meter = StepMeter(metrics, name, steps, trainer, trackers.send, work, peak)
     preview = None
@@ -105,6 +105,18 @@ def watched(
             raise
     if first:
         draw()
+
+
+def run_name(folder: Path, name: str) -> str:
+    """What the run is called in trackers: its run folder, the stage, and the first digits of its fingerprint, so that
+    a run that goes on is the same one and another is not.
+
+    >>> run_name(Path("/runs/demo/.model.9f86d081884c7d65/training"), "tune")
+    'demo/tune 9f86d081'
+    """
+    artifact = folder.resolve().parent
+    mark = artifact.name.rpartition(".")[2][:8] if artifact.name.startswith(".") else ""
+    return f"{artifact.parent.name}/{name} {mark}".rstrip()
 
 
 class Opening(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
