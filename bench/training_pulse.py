@@ -67,6 +67,7 @@ class Pulse(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         elif self.steps == FIRST_TIMED:
             self._counter.__exit__(None, None, None)
             self.flops = self._counter.get_total_flops()
+            del self._counter
         if self.steps < FIRST_TIMED:
             return
         if self.steps > FIRST_TIMED:
@@ -92,6 +93,7 @@ class Pulse(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
             return
         self._profile.__exit__(None, None, None)
         self.peak_bytes = peak(self._profile)
+        del self._profile
 
 
 def peak(profile: Any) -> int:

@@ -28,7 +28,7 @@ from bunny.model import attention
 from bunny.model.config import BunnyConfig
 from bunny.model.modeling import BunnyForConditionalGeneration
 from bunny.train.learn import LANGUAGE_MODEL, PROJECTOR, optimiser_groups, set_learning
-from bunny.train.stage import arguments
+from bunny.train.stage import arguments, set_steps
 from bunny.train.steps import Plan, StepData
 from bunny.train.trainer import StepTrainer
 
@@ -220,7 +220,8 @@ def ours(work: Work, pulse: Pulse, checkpointing: bool = False) -> list[float]:
         lambda refs: torch.stack([pictures[ref] for ref in refs]),
     )
     with tempfile.TemporaryDirectory() as folder:
-        args = arguments(section, Path(folder), work.steps, 0)
+        args = arguments(section, Path(folder), 0, model)
+        set_steps(args, section, work.steps)
         args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
         return _losses(StepTrainer(learning, data, section, args), pulse)
 

@@ -13,7 +13,7 @@ from bunny.train.checkpointing import Choice, apply, choose
 from bunny.train.cost import bytes_of_stage
 from bunny.train.learn import set_learning
 from bunny.train.shape import shape_of
-from tests.train.test_packed_loss import FAMILIES, packed_loss, tiny
+from tests.train.padded import FAMILIES, packed_loss, tiny
 
 
 def section(**changes: Any) -> StageSection:
