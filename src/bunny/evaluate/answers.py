@@ -44,7 +44,8 @@ def read_answers(path: Path) -> Answers:
     """The answers in `path`. Raises UserError if it is none of the known layouts, or empty."""
     if not path.exists():
         raise UserError(f"{path}: no such file or folder", fix="name the file with the answers")
-    kind, unread, given = "rows", 0, []
+    kind, unread = "rows", 0
+    given: list[Given]
     if path.is_dir():
         kind, unread, given = _folder(path)
     elif path.suffix == ".json":

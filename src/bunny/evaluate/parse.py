@@ -53,7 +53,7 @@ def yes_no(text: str) -> Parsed:
 def choice(text: str, letters: str = "ABCD") -> Parsed:
     """The letter of a multiple-choice answer, as a capital.
 
-    `ok`: the answer is the letter, or opens with it and a mark ("B", "(b)", "B. a dog"). `fallback`: exactly one of
+    `ok`: the answer is the letter, or opens with it and a mark ("B", "(b)", "B. a dog", not "A, B"). `fallback`: exactly one of
     the letters stands alone, as a capital, somewhere ("The answer is B"); the article in "A dog" does not count.
 
     >>> choice("(b)"), choice("The answer is C."), choice("A dog")
@@ -64,7 +64,9 @@ def choice(text: str, letters: str = "ABCD") -> Parsed:
         return Parsed("", "empty")
     opening = re.match(rf"[\W_]*([{letters}{letters.lower()}])[\W_]*(?:$|(?<=[^\s\w]))", plain)
     if opening:
-        return Parsed(opening[1].upper())
+        others = set(normalise(plain[opening.end(1) :]).upper().split()) - {opening[1].upper()}
+        listed = others and others <= {*letters, "OR", "AND"}  # "A, B" and "A/B" name no letter
+        return Parsed("", "malformed") if listed else Parsed(opening[1].upper())
     alone = {found[1] for found in re.finditer(_LETTER.format(letters=letters), plain)}
     if re.search(r"\bA\s+(?!or\b|and\b)[a-z]", plain):
         alone.discard("A")

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from bunny.core.errors import UserError
 from bunny.core.log import log, meter
@@ -20,6 +20,24 @@ from bunny.evaluate.cache import AnswerCache
 from bunny.evaluate.stats import difference
 
 MISSING = "no answer came back"
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A benchmark that has to see to its pictures before a model is asked."""
+
+    def prepare(self) -> None: ...
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A benchmark whose own script draws at random what it cannot read, one draw after the other."""
+
+    def guess(
+        self, questions: Sequence[Question], said: Sequence[str], parsed: Sequence[Parsed], order: Sequence[int]
+    ) -> list[Parsed]:
+        """`parsed` with the draws filled in (status `guessed`). order: the rows with an answer, as they came."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +109,8 @@ def evaluate(
     depend on (`GenerationSettings`, a dict); part of the cache key. Raises UserError for a benchmark without
     questions or with an id twice, and for answers to questions that were not asked.
     """
+    if isinstance(benchmark, Prepares):
+        benchmark.prepare()
     questions = tuple(benchmark.questions())
     _check(benchmark, questions)
     others = {}
@@ -167,10 +187,13 @@ def _ask(
 def _score(
     benchmark: Benchmark, questions: tuple[Question, ...], answers: tuple[Answer, ...], answerer: str
 ) -> Outcome:
-    parsed = tuple(
+    parsed = [
         Parsed("", "empty") if answer.error else benchmark.parse(question, answer)
         for question, answer in zip(questions, answers, strict=True)
-    )
+    ]
+    if isinstance(benchmark, Guesses):
+        order = [row for row, answer in enumerate(answers) if not answer.error]
+        parsed = benchmark.guess(questions, [answer.text for answer in answers], parsed, order)
     result = benchmark.score(questions, parsed)
     failed = Counter("missing" if answer.error == MISSING else "error" for answer in answers if answer.error)
     if failed:
@@ -181,7 +204,7 @@ def _score(
         )
     empty = result.statuses.get("empty", 0) - failed.total()
     statuses = {**result.statuses, "empty": empty, **{kind: failed[kind] for kind in ("missing", "error")}}
-    return Outcome(answerer, replace(result, statuses=statuses), questions, answers, parsed)
+    return Outcome(answerer, replace(result, statuses=statuses), questions, answers, tuple(parsed))
 
 
 def _check(benchmark: Benchmark, questions: Sequence[Question]) -> None:

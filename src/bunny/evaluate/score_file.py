@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bunny.core.errors import UserError
 from bunny.core.types import Answer, EvalResult, Interval, Parsed, Question
 from bunny.evaluate.answers import Answers, Given, read_answers
-from bunny.evaluate.official.benchmark import Guesses, OfficialBenchmark, Read
+from bunny.evaluate.official.benchmark import OfficialBenchmark, Read
+from bunny.evaluate.runner import Guesses
 
 SHOWN = 20
 """Ids named of each kind of trouble; all are counted."""
@@ -143,7 +144,7 @@ def with_profile(benchmark: OfficialBenchmark, profile: str) -> OfficialBenchmar
 def submit(scored: Scored, path: Path) -> None:
     """Write the benchmark's submission file from a scored answers file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scored.benchmark.submission(replace(scored.read), path)
+    scored.benchmark.submission(scored.read, path)
 
 
 def _interval(value: Interval) -> dict[str, float]:

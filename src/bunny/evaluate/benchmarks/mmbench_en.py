@@ -7,17 +7,13 @@ for it. The table is read as text, so that a choice "None" or "NA" is a choice; 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import csv
-import hashlib
 import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bunny.core.errors import UserError
-from bunny.core.store import write_atomic
 from bunny.core.types import EvalResult, Parsed, Question
 from bunny.evaluate.answers import Given
 from bunny.evaluate.files import need, table_of, write_sheet
@@ -25,6 +21,7 @@ from bunny.evaluate.official import letters
 from bunny.evaluate.official.benchmark import LETTER, DataFile, OfficialBenchmark, Read, ask
 from bunny.evaluate.official.circular import all_passes, table, with_intervals
 from bunny.evaluate.official.made_up import picture_base64
+from bunny.evaluate.official.table_pictures import picture_path, write_pictures
 from bunny.evaluate.parse import choice
 
 HOME = "https://github.com/open-compass/MMBench (legacy links)"
@@ -67,7 +64,7 @@ class MmbenchEn(OfficialBenchmark):
             meta = {"options": options, "question": first, "first": index == first, "category": row.get("category", "")}
             meta |= {"l2": row.get("l2-category", ""), "split": row.get("split", "")}
             gold = [row["answer"]] if row.get("answer") else []
-            questions.append(ask(index, prompt, self._picture(row["image"]), gold, first, **meta))
+            questions.append(ask(index, prompt, picture_path(self.folder(), row["image"]), gold, first, **meta))
         return questions
 
     def read(self, question: Question, text: str) -> str:
@@ -95,17 +92,8 @@ class MmbenchEn(OfficialBenchmark):
         }
 
     def prepare(self) -> None:
-        """Write the pictures out of the table, each once."""
-        for row in table_of(self._table()):
-            path = self._picture(row["image"])
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    write_atomic(path, base64.b64decode(row["image"], validate=True))
-                except (binascii.Error, ValueError):
-                    raise UserError(
-                        f"{self._table()}: the picture of row {row['index']} is no base64", fix=f"get it from {HOME}"
-                    ) from None
+        path = self._table()
+        write_pictures(self.folder(), (row["image"] for row in table_of(path)), str(path))
 
     def submission(self, read: Read, path: Path) -> None:
         said = {question.id: given.text for question, given in zip(read.questions, read.given, strict=True) if given}
@@ -132,9 +120,6 @@ class MmbenchEn(OfficialBenchmark):
 
     def _table(self) -> Path:
         return self.file(*(f"MMBench_{split}_{self.LANGUAGE}_legacy.tsv" for split in ("DEV", "TEST")))
-
-    def _picture(self, encoded: str) -> Path:
-        return self.folder() / "pictures" / f"{hashlib.sha256(encoded.encode()).hexdigest()[:24]}.png"
 
 
 USE = MmbenchEn

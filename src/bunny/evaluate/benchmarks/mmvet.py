@@ -66,7 +66,7 @@ class Mmvet(OfficialBenchmark):
         return max((_found(wanted, parsed.value) for wanted in question.gold[0].split("<OR>")), default=0.0)
 
     def parts(self, question: Question) -> Iterable[str]:
-        return question.meta["abilities"]
+        return tuple(question.meta["abilities"])
 
     def numbers(self, read: Read) -> dict[str, Any]:
         if not any(question.meta["graded"] for question in read.questions):
@@ -81,7 +81,7 @@ class Mmvet(OfficialBenchmark):
                 alone[ability].append(row)
             together["+".join(question.meta["abilities"])].append(row)
         totals = 100 * scores.mean(axis=0)  # (runs,)
-        ends = {"total": _mean(scores, range(len(scores))), "std": round(float(totals.std()), 1)}
+        ends: dict[str, Any] = {"total": _mean(scores, range(len(scores))), "std": round(float(totals.std()), 1)}
         ends["runs"] = [round(float(total), 1) for total in totals]
         tables = {
             title: {name: _mean(scores, rows) for name, rows in groups.items()} | ends

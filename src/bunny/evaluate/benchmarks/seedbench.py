@@ -76,7 +76,7 @@ class Seedbench(OfficialBenchmark):
         for given in answers.given:
             seen[given.id] += 1
             id = f"{given.id} ({seen[given.id]})" if seen[given.id] > 1 else given.id
-            meta = {
+            meta: dict[str, Any] = {
                 "medium": "video" if id.startswith("v") else "image",
                 "kind": "",
                 "options": dict.fromkeys("ABCD", ""),
@@ -100,7 +100,9 @@ class Seedbench(OfficialBenchmark):
         exact = {f"seed_{part}": percent(groups[part]) for part in ("all", "image", "video")}
         digits = 2 if self.profile == "bunny" else None
         headline = {name: value if digits is None else round(value, digits) for name, value in exact.items()}
-        table = {name: percent(each, 2) for name, each in groups.items() if name not in ("all", "image", "video")}
+        table: dict[str, float] = {
+            name: percent(each, 2) for name, each in groups.items() if name not in ("all", "image", "video")
+        }
         printed = {"Total accuracy": "all", "image accuracy": "image", "video accuracy": "video"}
         table |= {title: percent(groups[part], 2) for title, part in printed.items()}
         right = [q.id for q, item in zip(read.questions, read.parsed, strict=True) if self.credit(q, item)]
@@ -116,7 +118,12 @@ class Seedbench(OfficialBenchmark):
         options = {f"choice_{letter}": word for letter, word in zip("abcd", ["cat", "dog", "owl", "fox"], strict=True)}
         facts = []
         for n, (id, medium) in enumerate([("7", "image"), ("v3", "video"), ("8", "image")]):
-            about = {"question": "Which?", "answer": "ABC"[n], "data_type": medium, "question_type_id": n + 1}
+            about: dict[str, Any] = {
+                "question": "Which?",
+                "answer": "ABC"[n],
+                "data_type": medium,
+                "question_type_id": n + 1,
+            }
             facts.append({**about, **options, "question_id": id, "data_id": f"{id}.png"})
             picture(folder / f"{id}.png", n)
         kinds = {"Scene Understanding": 1, "Action Recognition": 2, "Visual Reasoning": 3}

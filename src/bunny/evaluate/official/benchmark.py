@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -62,17 +62,6 @@ class Read:
     given: Sequence[Given | None]
     parsed: Sequence[Parsed]
     order: Sequence[int]
-
-
-@runtime_checkable
-class Guesses(Protocol):
-    """A benchmark whose own script draws at random what it cannot read, one draw after the other."""
-
-    def guess(
-        self, questions: Sequence[Question], said: Sequence[str], parsed: Sequence[Parsed], order: Sequence[int]
-    ) -> list[Parsed]:
-        """`parsed` with the draws filled in (status `guessed`). order: the rows with an answer, as they came."""
-        ...
 
 
 class OfficialBenchmark(Section):
