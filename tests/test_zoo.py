@@ -22,7 +22,7 @@ from bunny.core.types import IGNORE, GenerationSettings
 from bunny.model import attention
 from bunny.model.build import build
 from bunny.model.language_models import load_language_model
-from bunny.pipeline import flow, memory, zoo
+from bunny.pipeline import flow, zoo
 from bunny.pipeline.check import check_recipe
 from bunny.pipeline.stages import makers_of
 from bunny.text.template import Template
@@ -206,16 +206,14 @@ def test_the_table_of_the_documentation_is_up_to_date() -> None:
 
 
 def test_memory_grows_with_what_learns() -> None:
-    sizes = zoo.entry("bunny-v1.0-3b").sizes
-    assert sizes.projector == 1152 * 2560 + 2560 + 2560 * 2560 + 2560
-    recipe = zoo.load("bunny-v1.0-3b")
-    run, align, lora = memory.to_run(sizes), memory.to_train(sizes, recipe.align), memory.to_train(sizes, recipe.tune)
-    full = memory.to_train(sizes, zoo.load("bunny-v1.0-3b-full").tune)
-    assert 2 * sizes.parameters < run < align < lora < full
-    assert full > 16 * sizes.language_model
-    many = zoo.entry("bunny-v1.1-4b").sizes
-    assert many.squares == 14
-    assert memory.to_run(many) > memory.to_run(zoo.entry("bunny-v1.0-4b").sizes)
+    item = zoo.entry("bunny-v1.0-3b")
+    shape, row = item.shape, zoo.summary(item)
+    assert shape.projector_parameters == 1152 * 2560 + 2560 + 2560 * 2560 + 2560
+    assert 2e-9 * shape.parameters < row["run_gb"] < row["align_gb"] < row["lora_gb"] < row["full_gb"]
+    assert row["full_gb"] > 16e-9 * shape.language_model_parameters
+    many = zoo.entry("bunny-v1.1-4b")
+    assert sum(many.shape.squares) == 14
+    assert zoo.summary(many)["run_gb"] > zoo.summary(zoo.entry("bunny-v1.0-4b"))["run_gb"]
 
 
 def test_the_list_and_a_recipe_are_shown() -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from bunny.core.errors import UserError, nearest
 from bunny.core.recipe import LoraSection, Recipe, Section, StageSection, check
-from bunny.pipeline import memory
+
+if TYPE_CHECKING:
+    from bunny.train.shape import Shape
 
 BACKBONES = "backbones.yaml"
 SHOWN = ("mme_p", "mmbench_test", "mmmu_val", "pope")
@@ -58,18 +60,17 @@ class Entry:
         return {name: section for name, section in found.items() if section is not None}
 
     @property
-    def sizes(self) -> memory.Sizes:
-        """What the memory estimates need."""
-        model, text, vision = self.recipe.model, self.language_model.config, self.vision_tower.config
-        width = vision["hidden_size"] * max(1, len(model.s2_scales))
-        return memory.Sizes(
-            language_model=self.language_model.parameters,
-            tower=self.vision_tower.parameters,
-            projector=memory.projector_parameters(model.projector, width, text["hidden_size"]),
-            adapter_sides=self.language_model.adapter_sides,
-            text=text,
-            vision=vision,
-            squares=memory.squares(model.s2_scales),
+    def shape(self) -> Shape:
+        """The sizes that time and memory depend on."""
+        from bunny.train.shape import shape_from
+
+        model, text, vision = self.recipe.model, self.language_model, self.vision_tower
+        return shape_from(
+            text.config,
+            vision.config,
+            projector=model.projector,
+            scales=model.s2_scales,
+            parameters=(text.parameters, vision.parameters),
         )
 
 
@@ -139,21 +140,33 @@ def summaries() -> list[dict[str, Any]]:
 
 
 def summary(item: Entry) -> dict[str, Any]:
-    """A row of the list. Memory is an estimate, see `pipeline.memory`; figures nobody published are None."""
-    recipe, sizes = item.recipe, item.sizes
+    """A row of the list. Memory is an estimate, see `train.cost`; figures nobody published are None."""
+    from bunny.train.cost import bytes_to_run
+
+    recipe, shape = item.recipe, item.shape
     scores = recipe.card.scores if recipe.card else {}
     return {
         "name": recipe.name,
         "language_model": recipe.model.language_model,
         "vision_tower": recipe.model.vision_tower,
-        "parameters": sizes.parameters,
+        "parameters": shape.parameters,
         "scores": {key: scores.get(key) for key in SHOWN},
-        "run_gb": _gb(memory.to_run(sizes)),
-        "align_gb": _gb(memory.to_train(sizes, recipe.align)),
-        "lora_gb": _gb(max(memory.to_train(sizes, section) for section in _tunings(item, "lora"))),
-        "full_gb": _gb(max(memory.to_train(sizes, section) for section in _tunings(item, "full"))),
+        "run_gb": _gb(bytes_to_run(shape)),
+        "align_gb": _gb(_to_train(shape, [item.stages["align"]])),
+        "lora_gb": _gb(_to_train(shape, _tunings(item, "lora"))),
+        "full_gb": _gb(_to_train(shape, _tunings(item, "full"))),
         "download_gb": round(item.language_model.download_gb + item.vision_tower.download_gb, 1),
     }
+
+
+def _to_train(shape: Shape, sections: Sequence[StageSection]) -> float:
+    """Bytes on one GPU for a row of `max_length` tokens at a time, activations recomputed: the most of the stages."""
+    from bunny.train.cost import bytes_of_stage
+
+    return max(
+        bytes_of_stage(shape, section, section.max_length, pictures=1, checkpointing="full").total
+        for section in sections
+    )
 
 
 def _tunings(item: Entry, way: str) -> list[StageSection]:
@@ -241,5 +254,5 @@ def _commands(item: Entry) -> list[str]:
     return [*checks, f"bunny train {name}", f"bunny chat runs/{name}/model PICTURE"]
 
 
-def _gb(count: int) -> float:
+def _gb(count: float) -> float:
     return round(count / 1e9, 1)

@@ -47,28 +47,23 @@ def choose(
     free = free_memory() if free_bytes is None else free_bytes
     there = 0 if gpu and next(model.parameters()).device.type == "cpu" else 1
     shape = shape_of(model.config)
+    found: dict[Choice, float] = {}
     for choice in CHOICES:
         needed = bytes_of_stage(
             shape, section, tokens_per_pass, checkpointing=choice, ranks=ranks, sharded=sharded, gpu=gpu
         )
-        total = needed.total - there * needed.weights
-        if total <= MARGIN * free or choice == "full":
-            log.info(
-                "activations: %s; %.1f GB estimated for %d tokens, %.1f GB free",
-                choice,
-                total / 1e9,
-                tokens_per_pass,
-                free / 1e9,
-            )
-            return choice
-    raise AssertionError
+        found[choice] = needed.total - there * needed.weights
+    chosen: Choice = next((choice for choice in CHOICES if found[choice] <= MARGIN * free), "full")
+    words = f"{found[chosen] / 1e9:.1f} GB estimated beside the weights" if there else f"{found[chosen] / 1e9:.1f} GB"
+    log.info("checkpointing %s: %s for %d tokens, %.1f GB free", chosen, words, tokens_per_pass, free / 1e9)
+    return chosen
 
 
 def apply(model: Any, choice: Choice) -> None:
     """Set it for the language model, and for the tower if that learns."""
-    inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).model
-    tower = inner.vision_tower
-    parts = [inner.language_model]
+    bunny = (model.get_base_model() if hasattr(model, "get_base_model") else model).model
+    tower = bunny.vision_tower
+    parts = [bunny.language_model]
     if any(parameter.requires_grad for parameter in tower.parameters()) and tower.supports_gradient_checkpointing:
         parts.append(tower)
     for part in parts:
@@ -78,22 +73,25 @@ def apply(model: Any, choice: Choice) -> None:
             continue
         how: dict[str, Any] = {"use_reentrant": False}
         if choice == "selective":
-            keep = functools.partial(_keep, part.config.hidden_size // 2)
+            inner = None if hasattr(model, "peft_config") else getattr(part.config, "intermediate_size", None)
+            keep = functools.partial(_keep, part.config.hidden_size, inner)
             how["context_fn"] = functools.partial(create_selective_checkpoint_contexts, keep)
         part.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
 
 
-def _keep(width: int, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """Keep attention and matrix products that sum over at least `width`: the most arithmetic per byte kept.
+def _keep(width: int, inner: int | None, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Keep attention and matrix products that sum over at least half the `width`: the most arithmetic per byte kept.
 
-    Products over LoRA's rank are cheap. Attention that draws a dropout mask is computed again, or masks drawn after it
-    would be others than in the forward pass.
+    Products over LoRA's rank are cheap. A layer's last product, which sums over `inner`, is needed by an adapter behind
+    it only. Attention that draws a dropout mask is computed again, or masks drawn after it would be others than in the
+    forward pass.
     """
     aten = torch.ops.aten
-    name = operation.name() if hasattr(operation, "name") else str(operation)
     if operation in (aten.mm.default, aten.addmm.default):
         left = args[0] if operation is aten.mm.default else args[1]  # (positions, inputs)
-        return CheckpointPolicy.MUST_SAVE if left.shape[-1] >= width else CheckpointPolicy.PREFER_RECOMPUTE
+        dear = left.shape[-1] >= width // 2 and (left.shape[-1] != inner or inner == width)
+        return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
+    name = operation.name() if hasattr(operation, "name") else str(operation)
     if ("attention" in name or "flash_attn" in name) and not _drops(operation, args, kwargs):
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

@@ -19,6 +19,7 @@ FP32, BF16 = 4, 2
 QUANTISED = {"nf4": 0.516, "int8": 1.01}  # bytes of a weight, scales included (QLoRA: blocks of 64, scales in 8 bits)
 LOGIT_ROWS = 2048  # as in `model.modeling`
 TEXT_TOKENS = 64  # of a picture's rows, where nothing is known of the data
+WIDEST = 1280  # channels of a convolutional tower's last grid
 CONTEXT = 2048  # tokens of an answer's whole context
 
 
@@ -82,14 +83,17 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """Memory of one rank at the peak of a step, by part."""
+    """Memory of one rank at the peak of a step, by part.
+
+    activations: kept from forward to backward pass. work: what is needed for a while, the largest of one layer with
+    its gradients, a chunk of logits, and the tower. gathered: copies that precision and several ranks need.
+    """
 
     weights: float
     gradients: float
     moments: float
     activations: float
-    logits: float
-    tower: float
+    work: float
     gathered: float
 
     @property
@@ -164,7 +168,7 @@ def bytes_of_stage(
 
     pictures, labels: of one pass; by default as many pictures as fit beside short texts, and labels for all chunks.
     sharded: weights, gradients and moments are cut up over the ranks (FSDP2); else every rank has all (DDP).
-    gpu: dropout masks take a byte there, and a number on the CPU. Not in it: what driver and allocator take.
+    gpu: dropout's masks take a byte there, and a float32 on the CPU. Not in it: what driver and allocator take.
     """
     if pictures is None:
         pictures = max(1, tokens // (shape.image_tokens + TEXT_TOKENS))
@@ -172,21 +176,23 @@ def bytes_of_stage(
     learning, frozen = _weights(shape, section)
     pieces = ranks if sharded else 1
     half = section.precision == "bf16"
-    cast = BF16 * learning / pieces if half else 0.0  # autocast's copies of what learns
     gathered = 0.0
     if sharded and ranks > 1:  # two layers, the embedding and the head are whole at a time
         whole = 2 * shape.text.weights_of_layer + 2 * shape.text.width * shape.vocabulary
         gathered = whole * (BF16 if half else FP32)
     elif ranks > 1:
         gathered = FP32 * learning  # the buckets in which gradients are averaged
-    per_logit = 3 * FP32 + (2 * BF16 if half else 0)
+    if half:
+        gathered += BF16 * learning / pieces  # autocast's copies of what learns
+    kept, layer = _language_model(shape, section, tokens, checkpointing, gpu)
+    logits = rows * shape.vocabulary * (3 * FP32 + (2 * BF16 if half else 0))
+    seen, tower = _tower(shape, section, pictures, checkpointing)
     return Bytes(
         weights=(FP32 * learning + frozen) / pieces,
         gradients=FP32 * learning / pieces,
         moments=2 * FP32 * learning / pieces,
-        activations=cast + tokens * _per_token(shape, section, checkpointing, gpu),
-        logits=float(rows * shape.vocabulary * per_logit),
-        tower=0.0 if section.feature_cache else _tower(shape, section, pictures, checkpointing),
+        activations=kept + seen,
+        work=max(layer, logits, tower - kept),
         gathered=gathered,
     )
 
@@ -211,23 +217,23 @@ def _weights(shape: Shape, section: StageSection) -> tuple[float, float]:
     return learning, frozen
 
 
-def _per_token(shape: Shape, section: StageSection, checkpointing: str, gpu: bool) -> float:
-    """Bytes per packed token that the language model keeps for the backward pass, and those of the layer at work."""
-    text, way = shape.text, section.language_model
+def _language_model(
+    shape: Shape, section: StageSection, tokens: int, checkpointing: str, gpu: bool
+) -> tuple[float, float]:
+    """Bytes that its layers keep for the backward pass, and those of the layer at work."""
+    text, lora = shape.text, section.language_model == "lora"
     size = BF16 if section.precision == "bf16" else FP32
-    stream = size if way != "full" else FP32
+    stream = size if section.language_model != "full" else FP32
     layer = _layer(text, section, gpu)
     work = size * (text.width + 2 * text.inner)  # gradients of the layer at work
     ends = 3 * stream * text.width  # embeddings, with pictures put in, and the last norm
-    if section.language_model == "frozen" and section.projector == "frozen" and section.vision_tower == "frozen":
-        return layer + ends
     if checkpointing == "off":
-        return text.layers * layer + work + ends
+        return tokens * (text.layers * layer + ends), tokens * work
     kept: float = stream * text.width
     if checkpointing == "selective":
         kept += size * (sum(outputs for _, outputs in text.linears) + text.queries) + FP32 * text.heads
-        kept += size * section.lora.r * len(text.linears) if way == "lora" else 0
-    return text.layers * kept + layer + work + ends
+        kept += size * (section.lora.r * len(text.linears) if lora else -text.width)
+    return tokens * (text.layers * kept + ends), tokens * (layer + work)
 
 
 def _layer(stack: Stack, section: StageSection, gpu: bool) -> float:
@@ -245,31 +251,31 @@ def _layer(stack: Stack, section: StageSection, gpu: bool) -> float:
     if full:  # their inputs, for the gradients of weights; bf16: a copy for each, cast by itself
         linears = size * (sum(inputs) if half else family.norms * stack.width + stack.queries + stack.inner)
     elif way == "lora":
-        mask = (1 if gpu else size) if section.lora.dropout else 0
+        mask = (1 if gpu else FP32) if section.lora.dropout else 0
         linears = (size + mask) * sum(inputs) + size * section.lora.r * len(inputs)
     return norms + attention + mlp + linears
 
 
-def _tower(shape: Shape, section: StageSection, pictures: int, checkpointing: str) -> float:
-    """Bytes of the tower and the projector at work on a pass's pictures.
+def _tower(shape: Shape, section: StageSection, pictures: int, checkpointing: str) -> tuple[float, float]:
+    """Bytes that tower and projector keep of a pass's pictures, and those of the tower at work.
 
-    A frozen tower still returns all its hidden states. S2: one scale's squares are seen together.
+    A frozen tower still holds all its hidden states until it returns. S2: one scale's squares are seen together.
     """
     size = BF16 if section.precision == "bf16" else FP32
-    together = pictures * max(shape.squares)
-    pixels = FP32 * 3 * shape.side**2 * pictures
-    if section.projector == "train" or section.vision_tower == "train":
-        pixels += size * pictures * shape.image_tokens * sum(inputs + outputs for inputs, outputs in shape.projector)
-    stack = shape.vision
-    if stack is None:
-        return pixels + together * shape.patches * 1280 * size
     learns = section.vision_tower == "train"
-    learning = section.model_copy(update={"language_model": "full" if learns else "frozen"})
-    layer = _layer(stack, learning, gpu=True)
-    kept: float = size * stack.width * (stack.layers + 1)
-    if learns and checkpointing == "off":
-        kept = stack.layers * layer
-    return pixels + together * shape.patches * (kept + layer)
+    kept: float = FP32 * 3 * shape.side**2 * pictures
+    if learns or section.projector == "train":
+        kept += size * pictures * shape.image_tokens * sum(inputs + outputs for inputs, outputs in shape.projector)
+    if section.feature_cache:
+        return kept, 0.0
+    together, stack = pictures * max(shape.squares) * shape.patches, shape.vision
+    if stack is None:
+        return kept, together * 8 * WIDEST * size
+    layer = _layer(stack, section.model_copy(update={"language_model": "full" if learns else "frozen"}), gpu=True)
+    states = size * stack.width * (stack.layers + 1)
+    if learns:
+        return kept + together * (stack.layers * layer if checkpointing == "off" else states), together * layer
+    return kept, together * (states + layer)
 
 
 def bytes_to_run(shape: Shape) -> float:
