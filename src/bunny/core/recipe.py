@@ -184,6 +184,8 @@ class Recipe(Section):
     def _fit_together(self) -> Recipe:
         if (self.pool is None) != (self.curate is None):
             raise ValueError("`pool` and `curate` go together: give both or neither")
+        if self.align is not None and self.model.checkpoint is not None:
+            raise ValueError("a `checkpoint` is aligned already: leave `align` out")
         if (self.second is None) != (self.merge is None):
             raise ValueError("`second` and `merge` go together: give both or neither")
         return self
@@ -278,10 +280,12 @@ def check_blocks(recipe: Recipe, where: str) -> None:
 
     Fields that the program supplies (folder, seed …) may be missing.
     """
-    groups = [
-        ("align.data", recipe.align.data, "bunny.data.makers"),
-        ("tune.data", recipe.tune.data, "bunny.data.makers"),
-    ]
+    groups: list[tuple[str, list[Block], str]] = []
+    stages = {"align": recipe.align, "tune": recipe.tune, "second": recipe.second}
+    for name, section in stages.items():
+        if section:
+            groups.append((f"{name}.data", section.data, "bunny.data.makers"))
+            groups.append((f"{name}.evaluate", section.evaluate, "bunny.evaluate.benchmarks"))
     if recipe.pool and recipe.curate:
         groups += [
             ("pool.source", [recipe.pool.source], "bunny.data.sources"),
@@ -290,8 +294,6 @@ def check_blocks(recipe: Recipe, where: str) -> None:
             ("curate.engine", _given(recipe.curate.engine), "bunny.curate.engines"),
             ("curate.write", recipe.curate.write, "bunny.data.writers"),
         ]
-    if recipe.second:
-        groups.append(("second.data", recipe.second.data, "bunny.data.makers"))
     if recipe.evaluate:
         groups.append(("evaluate.tasks", recipe.evaluate.tasks, "bunny.evaluate.benchmarks"))
     for place, blocks, package in groups:

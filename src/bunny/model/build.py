@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -30,15 +30,24 @@ from bunny.model.tensors import open_tensors
 from bunny.model.vision import check_layer, load_tower, picture_side, set_scales, tokens_of
 
 
-def build(section: ModelSection, template: dict[str, Any], chat_template: str, seed: int) -> tuple[Any, BunnyProcessor]:
-    """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones."""
+def build(
+    section: ModelSection,
+    template: dict[str, Any],
+    chat_template: str,
+    seed: int,
+    quantise: Literal["nf4", "int8"] | None = None,
+) -> tuple[Any, BunnyProcessor]:
+    """A model whose projector is fresh (drawn from `seed`) and whose other parts are the released ones.
+
+    quantise: the language model's linear layers in 4 or 8 bits, for training LoRA on them.
+    """
     quiet()
     tower, image_processor = load_tower(section.vision_tower, section.image_size)
     check_layer(tower, section.vision_feature_layer, section.vision_tower)
     strategy, patches = tokens_of(tower.config, picture_side(image_processor))
     if section.s2_scales:
         set_scales(image_processor, section.s2_scales)
-    language_model, tokenizer = load_language_model(section.language_model)
+    language_model, tokenizer = load_language_model(section.language_model, quantise)
     for part in (tower, language_model):
         part.config._name_or_path = ""  # a folder of this machine is no part of the model
     head_rows = language_model.get_output_embeddings().out_features

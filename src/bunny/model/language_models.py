@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -94,17 +94,40 @@ def _model_type(fields: Mapping[str, Any]) -> str | None:
     return fields.get("model_type") or next((ARCHITECTURES[name] for name in classes if name in ARCHITECTURES), None)
 
 
-def load_language_model(reference: str) -> tuple[Any, Any]:
-    """(causal language model, fast tokenizer) of a folder, hub name or `bundled:` name."""
+def load_language_model(reference: str, quantise: Literal["nf4", "int8"] | None = None) -> tuple[Any, Any]:
+    """(causal language model, fast tokenizer) of a folder, hub name or `bundled:` name.
+
+    quantise: its linear layers in 4 or 8 bits by bitsandbytes, all else in bfloat16; default: float32.
+    """
     quiet()
     folder = resolve(reference)
+    how: dict[str, Any] = {"dtype": torch.float32}
+    if quantise:
+        how = {"dtype": torch.bfloat16, "quantization_config": _bits(quantise)}
     with reading(reference):
         config = _config_of(folder)
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            folder, config=config, output_loading_info=True, trust_remote_code=False, **how
         )
     nothing_lost(reference, info)
     return model.eval(), load_tokenizer(folder, config)
+
+
+def _bits(quantise: str) -> Any:
+    """The settings of QLoRA (Dettmers et al., 2023): NormalFloat 4, its scales quantised too; or LLM.int8()."""
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not is_bitsandbytes_available():
+        raise UserError(f"`quantise: {quantise}` needs bitsandbytes", fix="pip install 'bunny-vlm[gpu]'")
+    if quantise == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def tokenizer_of(reference: str) -> Any:

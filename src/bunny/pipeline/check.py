@@ -25,17 +25,21 @@ def check_recipe(recipe: Recipe) -> None:
     from bunny.text.template import Template
 
     check_blocks(recipe, recipe.name)
-    for reference in (recipe.model.language_model, recipe.model.vision_tower):
-        check_reference(reference)
-    check_kind(recipe.model.projector)
-    if recipe.model.template != NATIVE:
-        Template.named(recipe.model.template)
-    for name, section in _training(recipe):
+    if recipe.model.checkpoint is None:
+        for reference in (recipe.model.language_model, recipe.model.vision_tower):
+            check_reference(reference)
+        check_kind(recipe.model.projector)
+        if recipe.model.template != NATIVE:
+            Template.named(recipe.model.template)
+    for name, section in training_sections(recipe):
+        if section.lora.quantise and (section.language_model != "lora" or recipe.model.checkpoint):
+            fix = "it quantises the released language model; LoRA learns on top"
+            raise UserError(f"{name}.lora.quantise goes with `language_model: lora` and the model's parts", fix=fix)
         if section.template == NATIVE:
             raise UserError(f"{name}.template: {NATIVE} is the model's", fix="leave it out: a stage uses the model's")
         if section.template is not None:
             Template.named(section.template)
-    for name, section in _training(recipe):
+    for name, section in training_sections(recipe):
         for maker in makers_of(section, recipe, name):
             maker.check()
     for where, path in _files(recipe):
@@ -45,7 +49,11 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     """(place in the recipe, path) of the files that stages after curation read; patterns are left to their readers."""
-    for name, section in _training(recipe):
+    if recipe.model.checkpoint is not None:
+        yield "model.checkpoint", recipe.locate(recipe.model.checkpoint)
+    for name, section in training_sections(recipe):
+        if section.deepspeed:
+            yield f"{name}.deepspeed", recipe.locate(section.deepspeed)
         if section.start_projector:
             yield f"{name}.start_projector", recipe.locate(section.start_projector)
         for number, block in enumerate(section.data):
@@ -54,7 +62,7 @@ def _files(recipe: Recipe) -> Iterator[tuple[str, Path]]:
         yield from _named(f"evaluate.tasks.{number}", block, recipe)
 
 
-def _training(recipe: Recipe) -> list[tuple[str, StageSection]]:
+def training_sections(recipe: Recipe) -> list[tuple[str, StageSection]]:
     """The training stages that the recipe has."""
     sections = {"align": recipe.align, "tune": recipe.tune, "second": recipe.second}
     return [(name, section) for name, section in sections.items() if section is not None]

@@ -18,6 +18,36 @@ from bunny.core.recipe import Block, Recipe, check_blocks
 from bunny.core.store import MANIFEST, Artifact, Store, fingerprint, write_atomic
 from bunny.pipeline import stages
 from bunny.pipeline.check import check_recipe
+from bunny.pipeline.together import Together, rank
+
+LEARNING = ("align", "tune", "second")
+"""Stages in which all processes of a run take part."""
+
+HOW_ONLY = {
+    "tokens_per_pass",
+    "gradient_checkpointing",
+    "feature_cache",
+    "parallel",
+    "deepspeed",
+    "workers",
+    "save_every_steps",
+    "keep_checkpoints",
+    "evaluate",
+    "evaluate_every_steps",
+    "preview_every_steps",
+    "trackers",
+}
+"""Settings of a training stage that say how it is computed and watched, not what is learnt."""
+
+NEXT = {
+    "curate": "what stayed and why: {0}/report.html",
+    "align": "the aligned projector: {0}/projector.safetensors; how it learnt: {0}/README.md",
+    "tune": 'the model: {0}; next: bunny chat {0} PICTURE "What is in the picture?"; how it learnt: {0}/README.md',
+    "second": "the second model: {0}; how it learnt: {0}/README.md",
+    "merge": 'the model: {0}; next: bunny chat {0} PICTURE "What is in the picture?"',
+    "evaluate": "scores: {0}/report.html",
+}
+"""Where a stage's result is and what to do next: the last line of its log. {0}: its folder."""
 
 STAGES = ("curate", "align", "tune", "second", "merge", "evaluate")
 FOLDERS = {"curate": "curated", "align": "aligned", "second": "second", "merge": "model", "evaluate": "scores"}
@@ -35,7 +65,8 @@ SECTIONS = {
 def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     """Run the recipe's stages (all, or the first few named in `only`) and return what `results.json` holds."""
     check_recipe(recipe)
-    store = Store(output)
+    together = Together()
+    store = Store(output) if rank() == 0 else None
     has = stages_of(recipe)
     wanted = [stage for stage in has if not only or stage in only]
     if not wanted:
@@ -46,8 +77,9 @@ def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any
             return {"tasks": {}, "seconds": {}}
         for stage in has[: has.index(wanted[-1]) + 1]:
             log.info("stage %s", stage)
-            made[stage] = _make(stage, recipe, store, made, engine)
-        return _results(output, made)
+            made[stage] = _make(stage, recipe, together, store, made, engine)
+            log.info("%s: %s", stage, NEXT[stage].format(made[stage].path))
+        return _results(output, made) if store else {"tasks": {}, "seconds": {}}
 
 
 def stages_of(recipe: Recipe) -> list[str]:
@@ -88,23 +120,37 @@ def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: i
     return content
 
 
-def _make(stage: str, recipe: Recipe, store: Store, made: Mapping[str, Artifact], engine: Engine) -> Artifact:
+def _make(
+    stage: str,
+    recipe: Recipe,
+    together: Together,
+    store: Store | None,
+    made: Mapping[str, Artifact],
+    engine: Engine,
+) -> Artifact:
     build = {
         "curate": lambda folder: stages.curate(recipe, folder, engine),
         "align": lambda folder: stages.align(recipe, folder, made.get("curate")),
-        "tune": lambda folder: stages.tune(recipe, recipe.tune, folder, made.get("curate"), made["align"]),
-        "second": lambda folder: stages.tune(recipe, recipe.second, folder, made.get("curate"), made["align"]),
+        "tune": lambda folder: stages.tune(recipe, recipe.tune, folder, made.get("curate"), made.get("align")),
+        "second": lambda folder: stages.tune(recipe, recipe.second, folder, made.get("curate"), made.get("align")),
         "merge": lambda folder: stages.merge(recipe, folder, made["tune"], made["second"]),
         "evaluate": lambda folder: stages.evaluate(recipe, folder, made["merge" if recipe.merge else "tune"]),
     }[stage]
     marks = {name: artifact.fingerprint for name, artifact in made.items()}
     name = folder_of(stage, recipe)
-    return store.make(name, build, settings=_settings(stage, recipe), inputs=_inputs(stage, recipe, marks))
+    return together.make(
+        store,
+        name,
+        build,
+        all_take_part=stage in LEARNING,
+        settings=_settings(stage, recipe),
+        inputs=_inputs(stage, recipe, marks),
+    )
 
 
 def _settings(stage: str, recipe: Recipe) -> dict[str, Any]:
     """Everything of the recipe that the stage's outcome depends on; who does the work is no such thing."""
-    left_out = {"curate": {"engine", "threads"}}
+    left_out = {"curate": {"engine", "threads"}, **dict.fromkeys(LEARNING, HOW_ONLY)}
     return {"seed": recipe.seed} | recipe.model_dump(mode="json", include=set(SECTIONS[stage]), exclude=left_out)
 
 
@@ -128,7 +174,7 @@ def _inputs(stage: str, recipe: Recipe, marks: Mapping[str, str]) -> dict[str, s
     elif training:
         makers = stages.makers_of(training, recipe, stage)
         read = [path for maker in makers for path in maker.inputs()]
-        named = [*training.data, {"start_projector": training.start_projector}]
+        named = [*training.data, {"start_projector": training.start_projector}, {"checkpoint": recipe.model.checkpoint}]
     files = {"files": stages.fingerprint_named(named, recipe, read)}
     return {name: marks[name] for name in parents if name in marks} | files
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bunny.core.log import log
 from bunny.core.protocols import Engine
@@ -18,7 +18,9 @@ from bunny.core.recipe import Block, Recipe, StageSection, make
 from bunny.core.seeds import stream
 from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
 from bunny.core.types import GenerationSettings, Question, Sample
+from bunny.pipeline.model_cards import keep_data, write_model_card
 from bunny.pipeline.thumbnail import thumbnail
+from bunny.pipeline.watching import lent
 
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
@@ -71,23 +73,27 @@ def align(recipe: Recipe, folder: Path, curated: Artifact | None) -> Mapping[str
 
     from bunny.train.stage import projector_state
 
-    model, processor = _assembled(recipe, recipe.align.start_projector and recipe.locate(recipe.align.start_projector))
-    trained = _train(recipe, recipe.align, model, processor, folder, curated, "align")
+    assert recipe.align
+    trained, _ = _train(recipe, recipe.align, folder, curated, None, "align")
+    if trained.model is None:
+        return {}
     save_file(projector_state(trained.model), folder / PROJECTOR)
-    return _finished(folder, trained)
+    return _finished(recipe, "align", folder, trained, curated)
 
 
 def tune(
-    recipe: Recipe, section: StageSection | None, folder: Path, curated: Artifact | None, aligned: Artifact
+    recipe: Recipe, section: StageSection | None, folder: Path, curated: Artifact | None, aligned: Artifact | None
 ) -> Mapping[str, Any]:
     """Visual instruction tuning by the section `tune` or `second`: a whole Hugging Face folder."""
     assert section
-    model, processor = _assembled(recipe, aligned.path / PROJECTOR)
-    trained = _train(recipe, section, model, processor, folder, curated, "tune")
-    processor.image_aspect = recipe.model.image_aspect
+    trained, processor = _train(recipe, section, folder, curated, aligned.path / PROJECTOR if aligned else None, "tune")
+    if trained.model is None:
+        return {}
+    if section.precision == "bf16":
+        trained.model.bfloat16()  # as it was computed
     trained.model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return _finished(folder, trained)
+    return _finished(recipe, "second" if section is recipe.second else "tune", folder, trained, curated)
 
 
 def merge(recipe: Recipe, folder: Path, tuned: Artifact, second: Artifact) -> Mapping[str, Any]:
@@ -96,11 +102,14 @@ def merge(recipe: Recipe, folder: Path, tuned: Artifact, second: Artifact) -> Ma
 
     assert recipe.merge
     average((tuned.path, second.path), recipe.merge.weights, folder, recipe.merge.dtype)
+    write_model_card(recipe, "merge", folder, {})
     return {"weights": recipe.merge.weights}
 
 
 def evaluate(recipe: Recipe, folder: Path, tuned: Artifact) -> Mapping[str, Any]:
     """Held-out scores beside the baselines: `scores.json`, `report.html`."""
+    from bunny.train.model_card import add_scores
+
     section = recipe.evaluate
     assert section
     scored = score_folder(
@@ -116,6 +125,7 @@ def evaluate(recipe: Recipe, folder: Path, tuned: Artifact) -> Mapping[str, Any]
         chats=section.chats,
     )
     write_atomic(folder / "scores.json", json.dumps(scored, indent=1))
+    add_scores(tuned.path, scored["tasks"])
     return {"tasks": list(scored["tasks"])}
 
 
@@ -217,12 +227,18 @@ def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe, files
     return fingerprint("files", fingerprint_files(found), {})
 
 
-def _assembled(recipe: Recipe, projector: Path | str | None) -> tuple[Any, Any]:
-    """A fresh Bunny of the recipe's parts, with an aligned projector if a file is given."""
-    from bunny.model.build import build, load_projector
+def _assembled(
+    recipe: Recipe, projector: Path | str | None, quantise: Literal["nf4", "int8"] | None = None
+) -> tuple[Any, Any]:
+    """(model, processor) that a stage begins with: the recipe's checkpoint, or a fresh Bunny of its parts; with an
+    aligned projector if a file is given."""
+    from bunny.model.build import build, load, load_projector
 
-    template = _template(recipe)
-    model, processor = build(recipe.model, template.model_dump(), template.jinja(), recipe.seed)
+    if recipe.model.checkpoint is not None:
+        model, processor = load(recipe.locate(recipe.model.checkpoint))
+    else:
+        template = _template(recipe)
+        model, processor = build(recipe.model, template.model_dump(), template.jinja(), recipe.seed, quantise)
     if projector:
         load_projector(model, Path(projector))
     return model, processor
@@ -240,28 +256,56 @@ def _template(recipe: Recipe) -> Any:
 
 
 def _train(
-    recipe: Recipe, section: StageSection, model: Any, processor: Any, folder: Path, curated: Artifact | None, name: str
-) -> Any:
-    from bunny.core.sample_table import read_samples
+    recipe: Recipe, section: StageSection, folder: Path, curated: Artifact | None, projector: Path | None, name: str
+) -> tuple[Any, Any]:
+    """(what training made, the processor) of a stage that begins with an aligned projector, its own, or a fresh one."""
     from bunny.data.images import open_image
-    from bunny.data.mixture import make_mixture
     from bunny.train.stage import train_stage
 
-    pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []
-    mixture, rejected = make_mixture(
-        section.data, pairs, seed=recipe.seed, folder=recipe.locate("."), by_picture=section.by_picture
-    )
-    for source, count in mixture.used.items():
-        log.info("%s: %d of %d rows of %s", name, count, mixture.available[source], source)
+    start = projector or (recipe.locate(section.start_projector) if section.start_projector else None)
+    model, processor = _assembled(recipe, start, section.lora.quantise)
+    aspect = processor.image_aspect
     work = folder / TRAINING
     work.mkdir(exist_ok=True)
-    return train_stage(
-        section, model, processor, mixture.samples, open_image, work, recipe.seed, name, rejected=rejected
+    trained = train_stage(
+        section,
+        model,
+        processor,
+        _supply(recipe, section, folder, curated, name),
+        open_image,
+        work,
+        recipe.seed,
+        name,
+        fresh=lambda: _assembled(recipe, start)[0],
+        lent=lent(recipe, section, name),
     )
+    processor.image_aspect = aspect  # a stage may prepare pictures in its own way; the model keeps its own
+    return trained, processor
 
 
-def _finished(folder: Path, trained: Any) -> Mapping[str, Any]:
-    """The stage's facts; its checkpoints go, now that its outcome is written."""
+def _supply(recipe: Recipe, section: StageSection, folder: Path, curated: Artifact | None, name: str) -> Any:
+    """The stage's rows, read if its folder, whose name is the fingerprint of all they come from, has no index yet."""
+    from bunny.core.sample_table import read_samples
+    from bunny.data.mixture import make_mixture
+    from bunny.train.index import Stock, Supply
+
+    def read() -> Stock:
+        pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []
+        mixture, rejected = make_mixture(
+            section.data, pairs, seed=recipe.seed, folder=recipe.locate("."), by_picture=section.by_picture
+        )
+        for source, count in mixture.used.items():
+            log.info("%s: %d of %d rows of %s", name, count, mixture.available[source], source)
+        keep_data(folder / TRAINING, mixture.available, mixture.used)
+        opened = {ref for pair in pairs for ref in pair.images}  # when they were embedded
+        return Stock(mixture.samples, opened, rejected)
+
+    return Supply(folder.name, read)
+
+
+def _finished(recipe: Recipe, stage: str, folder: Path, trained: Any, curated: Artifact | None) -> Mapping[str, Any]:
+    """The stage's facts; its card is written, and its checkpoints go, now that its outcome is there."""
+    write_model_card(recipe, stage, folder, trained.facts, curated.path if curated else None)
     for checkpoint in (folder / TRAINING).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     return dict(trained.facts)

@@ -37,7 +37,8 @@ def is_sharded(model: nn.Module) -> bool:
 def learning_state(model: nn.Module) -> dict[str, Tensor]:
     """Name -> tensor of everything that learns. Sharded: all ranks have to ask; the first gets it, others nothing."""
     if is_sharded(model):
-        return {name: tensor.contiguous() for name, tensor in get_model_state_dict(model, options=WHOLE).items()}
+        pieces: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
+        return {name: tensor.contiguous() for name, tensor in pieces.items()}
     return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -13,6 +13,8 @@ from torch import nn
 
 from bunny.core.errors import UserError
 from bunny.core.recipe import StageSection
+from bunny.train.checkpointing import apply, choose
+from bunny.train.parallel import is_sharding, processes
 
 LANGUAGE_MODEL = "model.language_model."
 PROJECTOR = "multi_modal_projector."
@@ -35,15 +37,15 @@ def set_learning(model: nn.Module, section: StageSection) -> Any:
         raise UserError("nothing learns in this stage", fix="set projector: train or language_model: lora | full")
     if section.precision == "bf16":
         _halve_frozen(trained)
-    if section.gradient_checkpointing is True:
-        trained.gradient_checkpointing_enable({"use_reentrant": False})
+    ranks, sharded = processes(), is_sharding(section)
+    apply(trained, choose(section, model, section.tokens_per_pass, ranks=ranks, sharded=sharded))
     return trained
 
 
 def _halve_frozen(model: nn.Module) -> None:
-    """Weights that do not learn in bfloat16, as they are used; those that learn stay in float32."""
+    """Matrices that do not learn in bfloat16, as they are used; all that learns, biases and norms stay in float32."""
     for parameter in model.parameters():
-        if not parameter.requires_grad and parameter.is_floating_point():
+        if not parameter.requires_grad and parameter.is_floating_point() and parameter.ndim > 1:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 

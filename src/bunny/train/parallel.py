@@ -12,6 +12,9 @@ from typing import Any
 from bunny.core.errors import UserError
 from bunny.core.recipe import StageSection
 
+PATIENCE = 14 * 24 * 3600
+"""Seconds that a process waits for another: the first one alone makes the index of rows, and scores."""
+
 
 def processes() -> int:
     """How many processes train together."""
@@ -35,8 +38,8 @@ def arguments_for(section: StageSection, model: Any) -> dict[str, Any]:
         return {}
     if is_sharding(section):
         layers = {"version": 2, "transformer_layer_cls_to_wrap": _layers(model)}
-        return {"fsdp": True, "fsdp_config": layers}
-    return {"ddp_find_unused_parameters": False, "ddp_broadcast_buffers": False}
+        return {"ddp_timeout": PATIENCE, "fsdp": True, "fsdp_config": layers}
+    return {"ddp_timeout": PATIENCE, "ddp_find_unused_parameters": False}
 
 
 def _layers(model: Any) -> list[str]:

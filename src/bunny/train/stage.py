@@ -27,6 +27,7 @@ from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.model import attention
 from bunny.text.template import Template, Writer
 from bunny.train.checkpoints import is_sharded, last_checkpoint, learning_state, put_learning
+from bunny.train.features import cache_features
 from bunny.train.grouping import by_modality_and_length
 from bunny.train.index import Index, Supply, index_rows
 from bunny.train.learn import set_learning
@@ -86,7 +87,7 @@ def train_stage(
             plan,
             model.config,
             section,
-            pixels_of(processor, open_image, section),
+            seen_pictures(section, model, processor, open_image, rows, folder, args),
             rank=args.process_index,
             ranks=args.world_size,
             picture_tokens=picture_tokens(model, section),
@@ -152,7 +153,7 @@ def finished(
     merged = learning.merge_and_unload() if hasattr(learning, "merge_and_unload") else learning
     merged.model.language_model.set_attn_implementation(attention_before)
     merged.requires_grad_(False)
-    return merged.to(torch.bfloat16) if section.precision == "bf16" else merged
+    return merged
 
 
 def picture_tokens(model: Any, section: StageSection) -> float:
@@ -164,6 +165,35 @@ def picture_tokens(model: Any, section: StageSection) -> float:
     language = sum(p.numel() for p in inner.language_model.parameters())
     passes = {"frozen": 2, "lora": 2, "full": 3}[section.language_model]
     return float(tower * (3 if section.vision_tower == "train" else 1) / (language * passes))
+
+
+def seen_pictures(
+    section: StageSection,
+    model: Any,
+    processor: Any,
+    open_image: Any,
+    rows: Index,
+    folder: Path,
+    args: transformers.TrainingArguments,
+) -> Pixels:
+    """Pictures to pixels; with `feature_cache` to the frozen tower's features, which are computed here and now."""
+    pixels = pixels_of(processor, open_image, section)
+    if not section.feature_cache:
+        return pixels
+    pictures = [rows.picture(number) for number in range(rows.pictures)]
+    features = cache_features(
+        model,
+        pictures,
+        pixels,
+        folder / "features",
+        bf16=section.precision == "bf16",
+        device=args.device,
+        rank=args.process_index,
+        ranks=args.world_size,
+    )
+    if args.world_size > 1:
+        torch.distributed.barrier()
+    return features
 
 
 def pixels_of(processor: Any, open_image: Any, section: StageSection) -> Pixels:

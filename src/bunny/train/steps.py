@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,7 +22,15 @@ from bunny.core.types import FloatArray, ImageRef, IntArray, TokenRow
 from bunny.text.pack import Batch, deal
 
 Pixels = Callable[[Sequence[ImageRef]], Tensor]
-"""Pictures to pixel_values (B, 3, H, W)."""
+"""Pictures to pixel_values (B, 3, H, W), or to what the tower makes of them (B, N, feature width)."""
+
+
+@runtime_checkable
+class HasBlank(Protocol):
+    """What knows the form of an empty picture itself."""
+
+    @property
+    def blank(self) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,11 @@ def row_weights(learns: Sequence[int], section: StageSection) -> FloatArray:
     return np.repeat(1.0 / np.add.reduceat(counts, starts), size)[: len(counts)]
 
 
-class StepData(Dataset[list[tuple[Batch, Tensor | None]]]):
+Passes = list[tuple[Batch, Tensor | None]]
+"""Packed passes with their pixels, or tower features; None for words alone."""
+
+
+class StepData(Dataset[tuple[float, Passes]]):
     """Item k: the packed passes of optimiser step k that this rank computes, with their pixels (or tower features)."""
 
     def __init__(
@@ -96,7 +109,7 @@ class StepData(Dataset[list[tuple[Batch, Tensor | None]]]):
         """The rows of a step, on all ranks together."""
         return [self.rows[int(number)] for number in self.plan[step]]
 
-    def __getitem__(self, step: int) -> tuple[float, list[tuple[Batch, Tensor | None]]]:
+    def __getitem__(self, step: int) -> tuple[float, Passes]:
         """(the whole step's weight over all ranks, this rank's passes)."""
         rows, config = self.of_step(step), self.config
         learns = [row.learns for row in rows]
@@ -111,4 +124,19 @@ class StepData(Dataset[list[tuple[Batch, Tensor | None]]]):
             picture_tokens=self.picture_tokens,
         )[self.rank]
         whole = float(weights @ np.asarray(learns))
-        return whole, [(batch, self.pixels(batch.images) if batch.images else None) for batch in mine]
+        return whole, [(batch, self._seen(batch)) for batch in mine]
+
+    def _seen(self, batch: Batch) -> Tensor | None:
+        """The pictures of a pass. Where several ranks train, a pass of words alone gets one that no position takes:
+        all ranks have to call tower and projector in every pass."""
+        if batch.images:
+            return self.pixels(batch.images)
+        return self.blank if self.ranks > 1 else None
+
+    @property
+    def blank(self) -> Tensor:
+        """One empty picture, or its features."""
+        if isinstance(self.pixels, HasBlank):
+            return self.pixels.blank
+        side = max([self.config.vision_config.image_size, *self.config.s2_scales])
+        return torch.zeros(1, 3, side, side)

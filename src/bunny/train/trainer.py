@@ -135,6 +135,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             self.padded_seen += batch.padded_tokens
         if ranks > 1:
             torch.distributed.all_reduce(total)
+        _none_without_gradient(self.model)
         return total
 
     def _draw(self, step: int) -> None:
@@ -224,6 +225,16 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing to load."""
+
+
+def _none_without_gradient(model: nn.Module) -> None:
+    """Zeros for what no row of the step reaches (the projector, in a step of words alone): its momentum moves it on.
+
+    As in the original, which encodes an empty picture for such rows.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _only(items: list[Any]) -> Any:
