@@ -85,13 +85,11 @@ def test_an_unknown_name_is_told_the_nearest(tmp_path: Path) -> None:
 def test_in_a_mixture_weight_and_cap_count_and_rejected_rows_are_handed_over(tmp_path: Path) -> None:
     root = make_parts(tmp_path / "data")
     (root / "finetune/images/vg/VG_100K/1.jpg").unlink()
-    (root / "finetune/images/coco/train2017/2.jpg").write_bytes(b"broken")
     blocks = [{"use": "published", "name": "both", "weight": 2}, {"use": "published", "name": "one", "cap": 1}]
     mixed, rejected = make_mixture(blocks, [], seed=0, folder=tmp_path)
     assert mixed.available == {"published": 4, "published~2": 3}
     assert mixed.used == {"published": 8, "published~2": 1}
     assert ("a", "missing_file") in {(row.id, row.reason) for row in rejected}
-    assert ("b", "not_a_picture") in {(row.id, row.reason) for row in rejected}
 
 
 def test_make_gives_the_usable_rows_and_logs_how_many_are_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from bunny.core.errors import UserError
-from bunny.core.types import ImageRef, Sample, Turn
-from bunny.data.reading import check_pictures, read_source
+from bunny.data.reading import read_source
 
 
 def test_rejected_rows_are_counted_listed_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -31,20 +29,3 @@ def test_a_source_without_one_usable_row_is_a_user_error_with_the_first_reason(t
     (tmp_path / "a.jpg").write_bytes(b"x")
     with pytest.raises(UserError, match=r"pool: no usable sample, all rejected, first .*a\.jpg: no_caption"):
         read_source({"use": "folder", "path": str(tmp_path)}, tmp_path, "pool")
-
-
-def test_unreadable_pictures_take_their_samples_out_with_the_reason(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "good.png")
-    (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:45])
-    refs = {name: ImageRef(str(tmp_path / f"{name}.png")) for name in ("good", "empty", "cut", "missing")}
-    samples = [Sample.pair(name, ref, "x") for name, ref in refs.items()]
-    samples += [Sample("both", (refs["good"], refs["cut"]), ()), Sample("text", (), (Turn("assistant", "x"),))]
-    reading = check_pictures(samples)
-    assert [row.id for row in reading.samples] == ["good", "text"]
-    assert [(row.id, row.reason) for row in reading.rejected] == [
-        ("empty", "empty_file"),
-        ("cut", "damaged"),
-        ("missing", "missing_file"),
-        ("both", "damaged"),
-    ]

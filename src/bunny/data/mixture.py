@@ -18,7 +18,7 @@ from bunny.core.recipe import Block, make
 from bunny.core.seeds import stream
 from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.data.makers import Maker
-from bunny.data.reading import Reading, check_pictures, split, usable
+from bunny.data.reading import Reading, split, usable
 
 Group = list[Sample]
 """Rows about the same pictures."""
@@ -44,8 +44,8 @@ def make_mixture(
     """The rows of a stage: its `data` blocks made, weighted and mixed; and the stored rows that cannot be used.
 
     blocks: each names a file of data/makers, or outside code with `make`. samples: the curated pairs. folder: where
-    relative paths start. Sets are named by their `use`, a second one of a name `use~2`. Rows whose picture does not
-    open are rejected here, not hours later. Raises UserError.
+    relative paths start. Sets are named by their `use`, a second one of a name `use~2`. No picture is opened: that is
+    done once for all rows, when they are indexed (`bunny.train.index`). Raises UserError.
     """
     sets: dict[str, Sequence[Sample]] = {}
     weights: dict[str, float] = {}
@@ -64,10 +64,7 @@ def make_mixture(
         weights[name] = maker.weight
         if maker.cap is not None:
             caps[name] = maker.cap
-    mixture = mix(sets, seed=seed, weights=weights, caps=caps, by_picture=by_picture)
-    curated = (ref for sample in samples for ref in sample.images)  # they were opened when they were embedded
-    opened = usable(check_pictures(mixture.samples, known_good=curated), "the stage's pictures")
-    return replace(mixture, samples=opened.samples), [*rejected, *opened.rejected]
+    return mix(sets, seed=seed, weights=weights, caps=caps, by_picture=by_picture), rejected
 
 
 def _rows_of(maker: Maker, name: str, samples: Sequence[Sample], seed: int) -> Reading:

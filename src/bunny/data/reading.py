@@ -1,26 +1,22 @@
 """A source read to the end: what can be used, and every row that cannot, counted and listed.
 
-In: a `{use: table, …}` block, or samples to check. Out: `Reading`. Decodes pictures only in `check_pictures`.
+In: a `{use: table, …}` block. Out: `Reading`. Decodes no picture.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bunny.core.errors import UserError
-from bunny.core.log import log, track
+from bunny.core.log import log
 from bunny.core.recipe import Block, make
 from bunny.core.store import write_atomic
-from bunny.core.types import ImageRef, Rejected, Sample
-from bunny.data.containers import ImageError
+from bunny.core.types import Rejected, Sample
 from bunny.data.guessing import guess_source as guess_source
-from bunny.data.images import open_image
 
 
 @dataclass(frozen=True)
@@ -68,29 +64,3 @@ def split(rows: Iterable[Sample | Rejected]) -> Reading:
         else:
             reading.rejected.append(row)
     return reading
-
-
-def check_pictures(samples: Sequence[Sample], known_good: Iterable[ImageRef] = (), threads: int = 0) -> Reading:
-    """The samples all of whose pictures open, and the others with the reason; each picture is opened once.
-
-    known_good: pictures that need not be opened again. threads: 0 = all cores.
-    """
-    good = set(known_good)
-    refs = list(dict.fromkeys(ref for sample in samples for ref in sample.images if ref not in good))
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        problems = list(track(pool.map(_problem, refs), "opening pictures", len(refs)))
-    bad = {ref: problem for ref, problem in zip(refs, problems, strict=True) if problem}
-    return split(_judged(sample, bad) for sample in samples)
-
-
-def _problem(ref: ImageRef) -> ImageError | None:
-    try:
-        open_image(ref)
-    except ImageError as error:
-        return error
-    return None
-
-
-def _judged(sample: Sample, bad: Mapping[ImageRef, ImageError]) -> Sample | Rejected:
-    problem = next((bad[ref] for ref in sample.images if ref in bad), None)
-    return Rejected(sample.id, problem.where, problem.reason, problem.detail) if problem else sample

@@ -99,13 +99,12 @@ class Index(Sequence[TokenRow]):
         """The index in a folder; reads no row. Raises UserError if there is none or it is damaged."""
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            for name, size in manifest["files"].items():
+                if (folder / name).stat().st_size != size:
+                    raise ValueError(f"{name} is damaged")
+            return Index(folder, manifest)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{folder}: no whole index of rows ({error})", fix="run the stage again") from None
-        if sizes != manifest["files"]:
-            name = next(name for name, size in sizes.items() if size != manifest["files"][name])
-            raise UserError(f"{folder / name}: damaged ({sizes[name]} bytes)", fix="delete the folder and run again")
-        return Index(folder, manifest)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -25,7 +25,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 def read_arrays(path: Path, names: Sequence[str] = ()) -> Arrays | None:
     """Arrays of the file, default all; None if it is not there, or if it is torn: that is logged, and the file goes."""
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             return {name: stored[name] for name in names or stored.files}  # checksums are compared as it is read
     except FileNotFoundError:
         return None
