@@ -81,3 +81,16 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path, caplog: pytest.LogCapture
     Metrics(tmp_path).write(step=3)
     assert Metrics(tmp_path).read() == [{"step": 1}, {"step": 3}]
     assert "torn line" in caplog.text
+
+
+def test_figures_after_a_step_are_forgotten_with_torn_lines(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, "other.jsonl")
+    metrics.forget_after(1)
+    assert metrics.read() == []
+    for step in (1, 2, 2, 3):
+        metrics.write(step=step)
+    with (tmp_path / "other.jsonl").open("a") as file:
+        file.write('{"step": 1, "l')
+    Metrics(tmp_path, "other.jsonl").forget_after(2)
+    assert (tmp_path / "other.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n{"step": 2}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["other.jsonl"]
