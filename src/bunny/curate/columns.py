@@ -19,6 +19,7 @@ import numpy.typing as npt
 from bunny.core.types import FloatArray, IntArray
 
 BLOCK = 8192  # rows read at a time
+SPARSE = 8  # times as many rows between the first and the last as are asked for: then their pages alone are read
 
 Self = TypeVar("Self", bound="_Pieces")
 
@@ -237,10 +238,12 @@ class Texts(_Pieces):
 
 def _source(piece: Any, inside: IntArray) -> tuple[npt.NDArray[Any], IntArray]:
     """An array, and which rows of it are the piece's rows `inside` (ascending). Files stay where they are."""
-    run = int(inside[-1]) + 1 - int(inside[0]) == len(inside)
     if isinstance(piece, NpyFile) and piece.rows is None:
-        return _mapped(piece.path, scattered=not run), inside + piece.first
-    return (piece[int(inside[0]) : int(inside[-1]) + 1] if run else piece[inside]), np.arange(len(inside))
+        sparse = int(inside[-1]) - int(inside[0]) > SPARSE * len(inside)
+        return _mapped(piece.path, scattered=sparse), inside + piece.first
+    if isinstance(piece, NpyFile):
+        return piece[inside], np.arange(len(inside))
+    return piece, inside
 
 
 def _widen(narrow: npt.NDArray[Any], rows: IntArray, wide: FloatArray, places: IntArray) -> None:

@@ -18,7 +18,7 @@ from bunny.core.recipe import Block
 from bunny.curate.constants import EMBEDDERS, GPU_EMBEDDERS, value
 
 MANY = 4_096  # groups from which `kmeans` compares with the nearest cells only
-LEAST_ROWS = 16_384  # rows that the training of centres looks at, at least
+LEAST_ROWS = 65_536  # rows that the training of centres looks at, at least
 MOST_ROWS, LEAST_PART, MOST_CHUNKS = 262_144, 65_536, 2_000  # rows of a task
 
 

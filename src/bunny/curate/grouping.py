@@ -28,7 +28,7 @@ from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
 
 FEW_ROWS, MANY_ROWS = 64, 256  # rows a centre that training looks at: many as long as their codes are few
 SAMPLE_BYTES = 1 << 29
-LEAST_SAMPLE = 16_384  # rows; smaller pools are looked at as a whole
+LEAST_SAMPLE = 65_536  # rows; smaller pools are looked at as a whole
 CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHUNKS
 MOST_CHUNKS = 2_000
 BLOCK_ROWS = 2_048

@@ -21,8 +21,8 @@ BLOCK = 512  # rows scored at a time: their scores stay in the cache
 MANY = 4096  # centres from which cells are used
 FEW_CELLS = 16
 SEGMENT = 32_768  # rows that look into cells together
-LEAST = 8_192  # rows that any round looks at
-SCHEDULE = ((0.38, 32), (0.63, 64), (0.76, 128), (1.0, 1 << 30))  # until this share of the rounds: rows a centre
+LEAST = 32_768  # rows that any round looks at
+SCHEDULE = ((0.38, 32), (0.76, 64), (1.0, 128))  # until this share of the rounds: rows a centre
 
 
 @dataclass(frozen=True, slots=True)
