@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bunny.core.errors import UserError
 from bunny.core.protocols import Benchmark
 from bunny.core.recipe import find, names
 from bunny.core.types import Answer
 from bunny.evaluate import BENCHMARKS, score
+from bunny.evaluate.official.benchmark import PROFILES, OfficialBenchmark
 from bunny.evaluate.report import as_json
+from bunny.evaluate.score_file import score_file, with_profile
 
 
 @pytest.fixture(params=names(BENCHMARKS))
@@ -30,10 +33,15 @@ def gold_answers(benchmark: Benchmark) -> list[Answer]:
     return [Answer(question.id, question.gold[0]) for question in benchmark.questions()]
 
 
+def full(benchmark: Benchmark) -> float:
+    """The headline of perfect answers: 100 unless the benchmark says otherwise."""
+    return float(getattr(benchmark, "full", 100))
+
+
 def test_gold_answers_score_full(benchmark: Benchmark) -> None:
     result = score(benchmark, gold_answers(benchmark)).result
-    assert result.headline.score == result.headline.high == 100
-    assert result.headline.low < 100
+    assert result.headline.score == result.headline.high == pytest.approx(full(benchmark))
+    assert result.headline.low <= result.headline.high
     assert result.statuses["ok"] == result.n == len(benchmark.questions())
 
 
@@ -47,7 +55,7 @@ def test_empty_answers_are_counted_and_wrong(benchmark: Benchmark, text: str) ->
 def test_missing_answers_are_counted_and_wrong(benchmark: Benchmark) -> None:
     answers = gold_answers(benchmark)[1:]
     result = score(benchmark, answers).result
-    assert result.headline.score < 100
+    assert result.headline.score < full(benchmark)
     assert result.statuses["missing"] == 1 and result.n == len(answers) + 1
 
 
@@ -91,3 +99,98 @@ def test_result_is_plain_json(benchmark: Benchmark) -> None:
     task = tree[benchmark.name]
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
     assert {"score", "low", "high", "n", "baselines", "scores", "statuses"} <= task.keys()
+
+
+PUBLISHED = [name for name in names(BENCHMARKS) if issubclass(find(name, BENCHMARKS, "contract"), OfficialBenchmark)]
+ODD = [
+    "",
+    " ",
+    "\x00 �",
+    "(B) or not",
+    "None",
+    "nan",
+    "红",
+    "A" * 5000,
+    "１２",
+    "Yes",
+    "\r\n\t",
+    "对错",
+    "1e999",
+    "\ud800",
+]
+
+
+@pytest.fixture(params=PUBLISHED)
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> OfficialBenchmark:
+    made = find(request.param, BENCHMARKS, "contract").example(tmp_path)  # type: ignore[attr-defined]
+    assert isinstance(made, OfficialBenchmark)
+    return made
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_reads_odd_answers_and_counts_each_once(published: OfficialBenchmark, profile: str) -> None:
+    benchmark = with_profile(published, profile)
+    questions = benchmark.questions()
+    for turn in range(len(ODD)):
+        answers = [Answer(question.id, ODD[(row + turn) % len(ODD)]) for row, question in enumerate(questions)]
+        result = score(benchmark, answers).result
+        assert sum(result.statuses.values()) == result.n
+        assert 0 <= result.headline.low <= result.headline.score <= result.headline.high
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_was_read_reads_the_same_again(published: OfficialBenchmark, profile: str) -> None:
+    benchmark = with_profile(published, profile)
+    for question in benchmark.questions():
+        for text in [*ODD, *question.gold, "A", "B.", "yes", "No, it is not."]:
+            value = benchmark.parse(question, Answer(question.id, text)).value
+            assert benchmark.parse(question, Answer(question.id, value)).value == value
+
+
+def test_a_file_of_gold_answers_gives_the_same_score_as_a_run(published: OfficialBenchmark, tmp_path: Path) -> None:
+    questions = published.questions()
+    rows = [{"question_id": q.id, "text": q.gold[0]} for q in reversed(questions)]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scored = score_file(published, path)
+    assert scored.result.headline.score == pytest.approx(full(published))
+    assert scored.reading()["counts"] == dict.fromkeys(scored.reading()["counts"], 0)
+
+
+def test_unknown_repeated_and_missing_rows_are_named(published: OfficialBenchmark, tmp_path: Path) -> None:
+    questions = published.questions()
+    first = {"question_id": questions[0].id, "text": questions[0].gold[0]}
+    rows = [{**first, "text": "?"}, {"question_id": "nobody", "text": "yes"}, first]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"question_id": 1, "te')
+    reading = score_file(published, path).reading()
+    assert reading["counts"]["missing"] == len(questions) - 1
+    assert reading["counts"]["unknown_ids"] == reading["counts"]["duplicate_ids"] == 1
+    assert reading["counts"]["unread_lines"] == 1
+    assert reading["first"]["unknown_ids"] == ["nobody"]
+
+
+def test_says_which_file_is_missing_and_where_to_get_it(published: OfficialBenchmark, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=rf"^{published.name}: .*empty.*get it from http"):
+        published.model_copy(update={"data": empty}).load()
+
+
+def test_a_missing_picture_is_named_before_a_model_is_asked(published: OfficialBenchmark) -> None:
+    published.prepare()
+    picture = Path(published.questions()[0].images[0].path)
+    if picture.suffix == ".parquet":
+        return  # the pictures are in the question file
+    picture.unlink()
+    if published.name.startswith("mmbench"):
+        published.prepare()  # written out of the table again
+        assert picture.exists()
+    else:
+        with pytest.raises(UserError, match="pictures are missing, first"):
+            published.prepare()
+
+
+def test_every_reading_is_explained_and_every_file_has_a_link(published: OfficialBenchmark) -> None:
+    assert set(published.RULES) == set(PROFILES)
+    assert published.FILES and all(known.link.startswith("http") for known in published.FILES)

@@ -15,7 +15,15 @@ from tests.evaluate.stubs import Colours, Stub, ask, gold
 def test_gold_answers_score_full() -> None:
     outcome = evaluate(Colours(), Stub(gold))
     assert outcome.result.headline.score == 100
-    assert outcome.result.statuses == {"ok": 12, "fallback": 0, "guessed": 0, "empty": 0, "malformed": 0, "missing": 0, "error": 0}
+    assert outcome.result.statuses == {
+        "ok": 12,
+        "fallback": 0,
+        "guessed": 0,
+        "empty": 0,
+        "malformed": 0,
+        "missing": 0,
+        "error": 0,
+    }
 
 
 def test_asks_only_what_the_cache_does_not_hold(tmp_path: Path) -> None:
@@ -71,7 +79,15 @@ class Careless:
 def test_missing_and_failed_answers_count_as_wrong_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     outcome = evaluate(Colours(), Careless())
     assert outcome.result.headline.score == pytest.approx(75)
-    assert outcome.result.statuses == {"ok": 9, "fallback": 0, "empty": 0, "malformed": 0, "missing": 2, "error": 1}
+    assert outcome.result.statuses == {
+        "ok": 9,
+        "fallback": 0,
+        "guessed": 0,
+        "empty": 0,
+        "malformed": 0,
+        "missing": 2,
+        "error": 1,
+    }
     assert "3 of 12 questions have no answer and count as wrong; first `q1`: a.png: no such file" in caplog.text
     assert [bool(answer.error) for answer in outcome.answers] == [row in (1, 3, 4) for row in range(12)]
 

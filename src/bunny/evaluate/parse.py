@@ -53,8 +53,9 @@ def yes_no(text: str) -> Parsed:
 def choice(text: str, letters: str = "ABCD") -> Parsed:
     """The letter of a multiple-choice answer, as a capital.
 
-    `ok`: the answer is the letter, or opens with it and a mark ("B", "(b)", "B. a dog", not "A, B"). `fallback`: exactly one of
-    the letters stands alone, as a capital, somewhere ("The answer is B"); the article in "A dog" does not count.
+    `ok`: the answer is the letter, or opens with it and a mark ("B", "(b)", "B. a dog", but not "A, B"). `fallback`:
+    exactly one of the letters stands alone, as a capital, somewhere ("The answer is B"); the article in "A dog" does
+    not count.
 
     >>> choice("(b)"), choice("The answer is C."), choice("A dog")
     (Parsed(value='B', status='ok'), Parsed(value='C', status='fallback'), Parsed(value='', status='malformed'))

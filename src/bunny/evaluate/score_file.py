@@ -108,7 +108,7 @@ def join_rows(benchmark: OfficialBenchmark, questions: Sequence[Question], answe
     repeated: list[str] = []
     for given in answers.given:
         key = benchmark.key(given)
-        row = rows.get(names.get(key, key))
+        row = rows.get(names.get(key, key), rows.get(given.id))
         if row is None:
             unknown.append(given.id)
         else:

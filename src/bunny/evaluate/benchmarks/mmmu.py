@@ -126,7 +126,7 @@ class Mmmu(OfficialBenchmark):
             "fallback_ids": [id for id, guess in zip(ids, guessed, strict=True) if guess],
             "acc_if_fallback_counted_wrong": sure / max(len(counted), 1),
             "acc_if_fallback_counted_right": (sure + sum(guessed)) / max(len(counted), 1),
-            "parsed": {read.questions[row].id: read.parsed[row].value for row in rows},
+            "parsed": {read.questions[row].id: _shown(read.questions[row], read.parsed[row].value) for row in rows},
             "judge_correct": [id for id, point in zip(ids, counted, strict=True) if point],
         }
         overall = table["Overall"]["acc"]
@@ -173,6 +173,11 @@ class Mmmu(OfficialBenchmark):
         (folder / "Art").mkdir()
         pq.write_table(pa.Table.from_pylist(rows), folder / "Art/validation-00000-of-00001.parquet")
         return cls(data=folder, profile="strict")
+
+
+def _shown(question: Question, value: str) -> str | list[mmmu_text.Value]:
+    """The letter; of an open question all that the script takes for its answer."""
+    return value if question.meta["kind"] == CHOICE else list(dict.fromkeys(mmmu_text.results_in(value)))
 
 
 USE = Mmmu

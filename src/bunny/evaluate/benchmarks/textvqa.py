@@ -64,7 +64,8 @@ class Textvqa(PeoplesAnswers):
     @classmethod
     def example(cls, folder: Path) -> Textvqa:
         data, rows = [], []
-        for n, (text, word) in enumerate([("what word is it?", "stop"), ("What year is it?", "1998")] * 2):
+        asked = [("what word is it?", "stop"), ("What year is it?", "1998"), ("Which day?", "may 1")]
+        for n, (text, word) in enumerate(asked):
             image = f"p{n % 2}"
             picture(folder / "train_images" / f"{image}.jpg", n % 2)
             data.append({"question": text, "image_id": image, "question_id": n, "answers": [word] * 10})

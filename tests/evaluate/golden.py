@@ -1,0 +1,187 @@
+"""The frozen answer files and what the official scripts say of them: which file, which profile, which numbers.
+
+A case's numbers are pairs of places: where they stand in `expected.json`, where in our JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parents[1] / "golden" / "evals"
+ELSEWHERE = os.environ.get("BUNNY_GOLDEN", "")
+"""A folder with more sets (`evals/TASK/SET/…`); tests of sets that are in neither folder are skipped."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """answers: below `preds`. data: the folder of official files, or none where the answers carry the gold."""
+
+    task: str
+    set: str
+    answers: str
+    profile: str
+    numbers: dict[str, str] = field(default_factory=dict)
+    data: str = "data"
+
+    def __str__(self) -> str:
+        return f"{self.set}/{self.answers}:{self.profile}"
+
+    def folder(self) -> Path | None:
+        places = [HERE / self.set, Path(ELSEWHERE) / "evals" / self.set] if ELSEWHERE else [HERE / self.set]
+        return next((place for place in places if place.is_dir()), None)
+
+    def expected(self) -> Any:
+        folder = self.folder()
+        assert folder is not None
+        return json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+
+
+HEAD = {"headline": "headline"}
+MAIN = {**HEAD, "reference.numbers": "numbers"}
+MMMU_PARSE = {
+    f"official_parse_and_eval.{name}": f"parse_and_eval.{name}"
+    for name in (
+        *("per_subject", "overall", "n_random_fallback", "fallback_ids", "acc_if_fallback_counted_wrong"),
+        *("acc_if_fallback_counted_right", "parsed", "judge_correct"),
+    )
+}
+CMMMU = (
+    *("per_type", "n_random_fallback", "fallback_ids", "acc_if_fallback_counted_wrong"),
+    *("acc_if_fallback_counted_right", "correct_ids"),
+)
+MMBENCH = {**MAIN, **{name: name for name in ("vanilla_first_pass_only.numbers", "extracted", "hit_ids")}}
+MMBENCH["vanilla_first_pass_only.numbers"] = "vanilla_first_pass_only"
+LMMS, KIT = "others.lmms-eval@75571cf", "others.VLMEvalKit@e8e78f0 exact_matching"
+
+
+def cases() -> Iterator[Case]:
+    """Every number of every set, under the profile whose script printed it."""
+    yield Case("pope", "pope/a", "answers.jsonl", "bunny", MAIN)
+    yield Case("pope", "pope/a", "answers.jsonl", "official", {**HEAD, "official.numbers": "numbers"})
+    yield Case("pope", "pope/a", "answers_shuffled.jsonl", "official", MAIN)
+    yield Case(
+        "pope", "pope/a", "answers_shuffled.jsonl", "bunny", {"same_predictions_shuffled__bunny_script": "numbers"}
+    )
+    yield Case("pope", "pope/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.average_f1": "numbers.average_f1"})
+    for answers in ("answers.jsonl", "official_txt"):
+        yield Case("mme", "mme/a", answers, "bunny", MAIN)
+        yield Case("mme", "mme/a", answers, "official", {**HEAD, "official.numbers": "numbers"})
+    yield Case("mme", "mme/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.mme_perception_score": "headline.mme_p"})
+    yield Case("mme", "mme/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.perception": "headline.mme_p"})
+    for profile in ("bunny", "official"):
+        yield Case("mme", "mme/real_lavin", "official_txt", profile, MAIN)
+    for task in ("mmbench_en", "mmbench_cn"):
+        for answers in ("answers.jsonl", "submission.xlsx"):
+            for profile in ("bunny", "official", "vlmevalkit"):
+                yield Case(task, f"{task}/a", answers, profile, MMBENCH)
+        shift = {f"{LMMS}.overall_static": "as_share"}
+        yield Case(task, f"{task}/a", "answers.jsonl", "lmms_eval", shift)
+    seed = {**MAIN, "exact_total": "exact.seed_all", "correct_ids": "correct_ids"}
+    yield Case("seedbench", "seedbench/a", "answers.jsonl", "bunny", seed)
+    yield Case("seedbench", "seedbench/a", "submission.jsonl", "bunny", seed)
+    yield Case("seedbench", "seedbench/a", "answers.jsonl", "lmms_eval", {LMMS: "exact"})
+    yield Case("seedbench", "seedbench/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.all": "exact.seed_all"})
+    yield Case("seedbench", "seedbench/real_gpt4v", "GPT-4V.tsv", "official", HEAD, data="")
+    yield from _mmmu()
+    everything = {name: name for name in CMMMU}
+    for profile in ("bunny", "official"):
+        yield Case("cmmmu", "cmmmu_val/a", "response.jsonl", profile, {**MAIN, **everything})
+        yield Case("cmmmu", "cmmmu_val/a", "answer_mode.jsonl", profile, {"answer_mode": "numbers"})
+    yield from _short_answers()
+    sqa = {**MAIN, "parsed_idx": "parsed_idx", "correct_ids": "correct_ids", "official.numbers": "official"}
+    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "bunny", sqa)
+    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "official", sqa)
+    yield Case(
+        "scienceqa", "scienceqa_img/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.scienceqa_img": "headline.sqa_img"}
+    )
+    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.img": "headline.sqa_img"})
+    grades = {**HEAD, "num_run": "num_run", "reference.numbers": "numbers"}
+    yield Case("mmvet", "mmvet/a", "model_gpt-4-0613-grade-1runs.json", "official", grades)
+
+
+def _mmmu() -> Iterator[Case]:
+    only = {"reference.numbers": "numbers", "official_eval_only.numbers": "numbers", **HEAD}
+    for profile in ("bunny", "official"):
+        yield Case("mmmu", "mmmu_val/a", "bunny_output.json", profile, only)
+        yield Case("mmmu", "mmmu_val/a", "raw_outputs", profile, {**only, **MMMU_PARSE})
+        for model in ("llava1_5_13b", "qwen_vl"):
+            real = f"mmmu_val/real_{model}"
+            parsed = {
+                "reference.per_subject": "parse_and_eval.per_subject",
+                "reference.overall": "parse_and_eval.overall",
+            }
+            parsed["headline.mmmu_val_exact"] = "headline.mmmu_val_exact"
+            yield Case("mmmu", real, "raw_outputs", profile, parsed, data="")
+            told = {"eval_only": "numbers", "headline.eval_only": "headline.eval_only"}
+            yield Case("mmmu", real, "total_val_output.json", profile, told, data="../a/data")
+    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "lmms_eval", {f"{LMMS}.overall": "headline.exact"})
+    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "vlmevalkit", {f"{KIT}.overall": "as_percent"})
+
+
+def _short_answers() -> Iterator[Case]:
+    gqa = {**MAIN, "exact_accuracy": "exact.gqa_acc", "correct_ids": "correct_ids"}
+    yield Case("gqa", "gqa/a", "answers.jsonl", "bunny", gqa)
+    yield Case("gqa", "gqa/a", "testdev_balanced_predictions.json", "official", gqa)
+    yield Case("gqa", "gqa/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.exact_match": "exact.gqa_acc"})
+    yield Case("gqa", "gqa/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.Overall": "exact.gqa_acc"})
+    vqa = {**MAIN, "after_bunny_processor.numbers": "after_bunny_processor"}
+    for answers in ("answers.jsonl", "results_raw.json"):
+        for profile in ("bunny", "official"):
+            yield Case("vqav2", "vqav2_val/a", answers, profile, vqa)
+    yield Case("vqav2", "vqav2_val/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.exact_match": "headline.vqav2"})
+    yield Case("vqav2", "vqav2_val/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.Overall_if_vqa_score": "headline.vqav2"})
+    for profile in ("bunny", "official"):
+        text = {**MAIN, "exact": "exact.textvqa", **({"per_sample": "per_sample"} if profile == "bunny" else {})}
+        yield Case("textvqa", "textvqa_val/a", "answers.jsonl", profile, text)
+        yield Case("vizwiz", "vizwiz/a", "answers.jsonl", profile, {**MAIN, "per_sample": "per_sample"})
+    for task, set, place in (
+        ("textvqa", "textvqa_val/a", "exact.textvqa"),
+        ("vizwiz", "vizwiz/a", "headline.vizwiz_softacc"),
+    ):
+        yield Case(task, set, "answers.jsonl", "lmms_eval", {f"{LMMS}.exact_match": place})
+        yield Case(task, set, "answers.jsonl", "vlmevalkit", {f"{KIT}.Overall": place})
+
+
+def at(tree: Any, place: str) -> Any:
+    """The part of a tree at a dotted place; names may hold dots."""
+    if not place:
+        return tree
+    for end in range(len(place), 0, -1):
+        if place[:end] in tree and (end == len(place) or place[end] == "."):
+            return at(tree[place[:end]], place[end + 1 :])
+    raise KeyError(place)
+
+
+def differences(expected: Any, ours: Any, place: str = "") -> Iterator[str]:
+    """Where `ours` lacks a number of `expected`, or has another. What we have besides is no difference."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            if not isinstance(ours, dict) or key not in ours:
+                yield f"{place}.{key}: missing"
+            else:
+                yield from differences(value, ours[key], f"{place}.{key}")
+    elif isinstance(expected, list):
+        if place.endswith(("_ids", "judge_correct")) or ".parsed." in place:
+            expected, ours = sorted(map(str, expected)), sorted(map(str, ours))
+        if len(expected) != len(ours):
+            yield f"{place}: {len(ours)} values, {len(expected)} expected"
+        for number, (one, other) in enumerate(zip(expected, ours, strict=False)):
+            yield from differences(one, other, f"{place}.{number}")
+    elif not _same(expected, ours):
+        yield f"{place}: {ours!r}, {expected!r} expected"
+
+
+def _same(expected: Any, ours: Any) -> bool:
+    """Equal; numbers may differ by the order of summation, and a printed number is one with so many digits."""
+    if isinstance(expected, str) and isinstance(ours, float | list):
+        plain = expected.replace("np.float64", "").replace("(", "").replace(")", "")
+        return json.loads(plain) == ours
+    if isinstance(expected, float | int) and isinstance(ours, float | int):
+        return math.isclose(expected, ours, rel_tol=1e-12, abs_tol=1e-12)
+    return bool(expected == ours)
