@@ -116,7 +116,7 @@ def peak_bytes(model: Any, step: Callable[[], None]) -> float:
         step()
     events = [e for e in watch.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return weights + max(itertools.accumulate(changes))
+    return float(weights + max(itertools.accumulate(changes)))
 
 
 def estimated_and_measured(

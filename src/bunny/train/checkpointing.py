@@ -105,9 +105,9 @@ def _drops(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
     return bool(given.get("dropout_p"))
 
 
-def free_memory() -> float:
+def free_memory(cpu: bool = False) -> float:
     """Bytes free on the accelerator, or on this machine without one: what the system or a container's limit leaves."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not cpu:
         return float(torch.cuda.mem_get_info()[0])
     found = [_available()]
     group = Path("/sys/fs/cgroup")

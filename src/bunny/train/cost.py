@@ -289,11 +289,11 @@ def bytes_to_run(shape: Shape) -> float:
 
 
 @lru_cache(maxsize=4)
-def gemm_peak(precision: Literal["fp32", "bf16"] = "fp32", seconds: float = 1.0) -> float:
+def gemm_peak(precision: Literal["fp32", "bf16"] = "fp32", seconds: float = 1.0, cpu: bool = False) -> float:
     """FLOP/s of this machine's fastest large matrix product, measured: the denominator of MFU here."""
     import torch
 
-    gpu = torch.accelerator.is_available()
+    gpu = torch.accelerator.is_available() and not cpu
     device = torch.accelerator.current_accelerator() if gpu else torch.device("cpu")
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     best = 0.0
