@@ -22,7 +22,8 @@ from bunny.core.log import log
 from bunny.core.store import MANIFEST, write_atomic
 from bunny.core.types import IGNORE, BoolArray, ImageRef, Rejected, Sample, TokenRow, Turn
 from bunny.text.template import Writer
-from bunny.train.index_making import IDS, LEFT_OUT, PICTURES, SHOWN, Stock, make_index, plan_index, tokenising_mark
+from bunny.train.index_making import IDS, LEFT_OUT, PICTURES, SHOWN, make_index, plan_index, tokenising_mark
+from bunny.train.index_making import Stock as Stock
 from bunny.train.rows import read_left_out, report
 
 
