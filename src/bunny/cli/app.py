@@ -114,6 +114,9 @@ def train(
     output: Output = None,
     overrides: Overrides = None,
     only: Only = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="Train with so many processes on this machine, one for each GPU.")
+    ] = 1,
     fast: Fast = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -121,11 +124,18 @@ def train(
     """Train a recipe's model: align, then tune.
 
     Curates first where that is not done; tunes a second time and merges where the recipe says so.
+    On several machines: start it by torchrun on each of them.
 
     \b
     bunny train recipes/tiny-cpu.yaml
     bunny train recipes/tiny-cpu.yaml --only align --set align.max_steps=200
+    bunny train bunny-v1.0-3b --processes 8
+    torchrun --nnodes 2 --nproc-per-node 8 … -m bunny train bunny-v1.1-4b
     """
+    if processes > 1 and not dry_run and "WORLD_SIZE" not in os.environ:
+        from bunny.cli.launch import again
+
+        raise typer.Exit(again(processes))
     last = only or "merge"
     if last not in TRAINING[1:]:
         raise UserError(f"--only {last}: no such training stage", fix="use align or tune")
@@ -268,10 +278,13 @@ def _run(
         stages = [stage for stage in flow.plan(recipe, folder) if not only or stage["stage"] in only]
         return show.as_json(stages) if json else show.plan(stages)
     content = flow.run(recipe, folder, only)
+    if os.environ.get("RANK", "0") != "0":
+        return None  # the first process tells the outcome
     return show.as_json(content) if json else show.results(content, folder)
 
 
 def _start_log(level: str = "INFO") -> None:
+    """Words of the first process; of the others only what is wrong."""
     from bunny.core.log import set_up
 
-    set_up(os.environ.get("BUNNY_LOG", level))
+    set_up(os.environ.get("BUNNY_LOG", level) if os.environ.get("RANK", "0") == "0" else "ERROR")

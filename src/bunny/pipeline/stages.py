@@ -287,7 +287,8 @@ def _supply(recipe: Recipe, section: StageSection, folder: Path, curated: Artifa
     """The stage's rows, read if its folder, whose name is the fingerprint of all they come from, has no index yet."""
     from bunny.core.sample_table import read_samples
     from bunny.data.mixture import make_mixture
-    from bunny.train.index import Stock, Supply
+    from bunny.train.index import Supply
+    from bunny.train.index_making import Stock
 
     def read() -> Stock:
         pairs: list[Sample] = read_samples(curated.path / SAMPLES) if curated else []
