@@ -12,7 +12,7 @@ Made-up rows with the lengths of the published data and random weights (see `tra
   names (not measured without), `nanovlm_tight` the same without the spare sequences of its packing
 
 All compute in float32 on a CPU (under autocast to bfloat16, SigLIP's layer norms refuse to work there), in bfloat16 on
-a GPU. Every way runs in a process of its own. All take their steps in turn, the same rows in the same step, after three
+a GPU. Every way runs in a process of its own. All take their steps in turn, the same rows in the same step, after two
 steps of warm-up; a ratio is the median over the steps of the two ways' ratio in that step. Optimiser, clipping,
 schedule and collating are part of a step; decoding pictures is not. On a CPU `seconds` are the processor's, which
 other programs on the machine do not lengthen; `wall_seconds` stand beside.
