@@ -1,6 +1,6 @@
 """Training steps of a made-up Bunny, with their operations counted and their memory measured.
 
-`python -m tests.train.measured` prints the table of docs/train.md: estimated and measured memory, side by side.
+`python -m tests.train.measured` prints the table of docs/doctor.md: estimated and measured memory, side by side.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In: a stage's section and its model. Out: `off`, `selective` or `full`, and the model set to it. Full keeps each layer's
 input only. Selective also keeps what is dear to compute again, the outputs of wide linear layers and of attention: half
-the memory of `off` for two hundredths more arithmetic (figures in docs/train.md). Recomputing every other layer was
+the memory of `off` for two hundredths more arithmetic (figures in docs/doctor.md). Recomputing every other layer was
 measured beside it and needs more of both.
 """
 
@@ -24,7 +24,7 @@ from bunny.train.shape import shape_of
 Choice = Literal["off", "selective", "full"]
 CHOICES: tuple[Choice, ...] = ("off", "selective", "full")
 MARGIN = 0.85
-"""Share of the free memory that an estimate may fill: it is right within a sixth (docs/train.md)."""
+"""Share of the free memory that an estimate may fill: it is right within a sixth (docs/doctor.md)."""
 
 
 def choose(

@@ -1,7 +1,7 @@
 """What a training stage costs: floating-point operations of a step and bytes of memory, from sizes and counts alone.
 
 In: a `Shape`, the stage's section, counts of tokens. Out: `Flops` and `Bytes` by part. All formulas of such estimates
-stand here. How near they come to what was counted and measured: tests/train/test_cost.py and docs/train.md.
+stand here. How near they come to what was counted and measured: tests/train/test_cost.py and docs/doctor.md.
 """
 
 from __future__ import annotations
