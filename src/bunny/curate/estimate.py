@@ -18,7 +18,7 @@ from bunny.core.recipe import Block
 from bunny.curate.constants import EMBEDDERS, GPU_EMBEDDERS, value
 
 MANY = 4_096  # groups from which `kmeans` compares with the nearest cells only
-LEAST_ROWS = 65_536  # rows that the training of centres looks at, at least
+LEAST_ROWS, LEAST_ROUND = 65_536, 32_768  # rows that the training of centres looks at, at least: in all, in a round
 MOST_ROWS, LEAST_PART, MOST_CHUNKS = 262_144, 65_536, 2_000  # rows of a task
 
 
@@ -227,7 +227,7 @@ def _train(job: Job, cluster: Cluster, step: Block) -> Stage:
     but at least 64."""
     groups = _groups(job, step)
     iterations = int(step.get("iterations", 20))
-    rows = min(job.rows * iterations, max(LEAST_ROWS, value("train") * groups) * iterations / 20)
+    rows = min(job.rows, max(LEAST_ROUND, value("train") * groups / 20)) * iterations
     sample = min(job.rows, max(LEAST_ROWS, 64 * groups, min(256 * groups, (1 << 29) // job.alike)))
     work = rows * _nearest(job, groups, cluster) + sample * job.alike * value("encode") / 1e9
     memory = sample * (job.alike + 12) + groups * job.alike * 13 + 8 * job.rows
