@@ -12,7 +12,7 @@ from bunny.core.errors import UserError, nearest
 from bunny.core.recipe import Section, check
 
 HERE = ("here", "cpu")
-CPU_EFFICIENCY = 0.5  # of the fastest matrix product, which is measured; bench/results/training.json has its like
+CPU_EFFICIENCY = 0.5  # assumed share of the fastest matrix product, which is measured
 
 
 class Device(Section):
