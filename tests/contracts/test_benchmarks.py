@@ -131,7 +131,7 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> OfficialBenchma
 def test_every_profile_reads_odd_answers_and_counts_each_once(published: OfficialBenchmark, profile: str) -> None:
     benchmark = with_profile(published, profile)
     questions = benchmark.questions()
-    for turn in range(len(ODD)):
+    for turn in (0, 4, 9):
         answers = [Answer(question.id, ODD[(row + turn) % len(ODD)]) for row, question in enumerate(questions)]
         result = score(benchmark, answers).result
         assert sum(result.statuses.values()) == result.n

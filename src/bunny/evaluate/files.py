@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,18 @@ def need(row: Mapping[str, Any], names: Sequence[str], where: str) -> list[Any]:
     return values
 
 
+def write_json(path: Path, tree: Any) -> None:
+    """One JSON document."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(tree), encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One object a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def write_sheet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """An Excel file of the rows, with a header; characters that Excel cannot hold are left out."""
     try:
@@ -131,5 +144,9 @@ def write_sheet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     sheet = book.active
     sheet.append(list(rows[0]) if rows else [])
     for row in rows:
-        sheet.append([ILLEGAL_CHARACTERS_RE.sub("", cell) if isinstance(cell, str) else cell for cell in row.values()])
+        sheet.append([_writable(cell, ILLEGAL_CHARACTERS_RE) for cell in row.values()])
     book.save(path)
+
+
+def _writable(cell: Any, illegal: re.Pattern[str]) -> Any:
+    return illegal.sub("", cell).encode("utf-8", "replace").decode() if isinstance(cell, str) else cell

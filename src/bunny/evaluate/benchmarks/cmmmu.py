@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 from bunny.core.types import Parsed, Question
 from bunny.evaluate.answers import Answers
-from bunny.evaluate.files import jsonl_of, need
+from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import cmmmu_text
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read, ask
 from bunny.evaluate.official.cmmmu_asking import BLANK, CATEGORIES, CHOICE, JUDGE, among, prompt, strictly
-from bunny.evaluate.official.made_up import picture, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.mmmu_tables import drawn
 from bunny.evaluate.official.mmmu_text import number_in
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bunny.core.types import Parsed, Question
-from bunny.evaluate.files import json_of, jsonl_of, need
+from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask, percent
 from bunny.evaluate.official.gqa_tables import distance, steps
-from bunny.evaluate.official.made_up import picture, write_json, write_jsonl
+from bunny.evaluate.official.made_up import picture
 
 _NO_MARKS = str.maketrans("", "", string.punctuation)
 GQA = "https://github.com/BAAI-DCAI/Bunny/tree/main/eval/gqa"

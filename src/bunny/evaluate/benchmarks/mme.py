@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from bunny.core.errors import UserError
 from bunny.core.types import EvalResult, Parsed, Question
 from bunny.evaluate.answers import Given, lines_of
-from bunny.evaluate.files import jsonl_of, need
+from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import yes_no
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask
-from bunny.evaluate.official.made_up import picture, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.mme_tables import COGNITION, PERCEPTION, file_pairs, id_pairs, table, with_intervals
 from bunny.evaluate.parse import normalise
 from bunny.evaluate.parse import yes_no as first_word

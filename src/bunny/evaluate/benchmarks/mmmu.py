@@ -17,10 +17,9 @@ from typing import Any, ClassVar
 from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Parsed, Question
 from bunny.evaluate.answers import Answers
-from bunny.evaluate.files import json_of, need, parquet_of
+from bunny.evaluate.files import json_of, need, parquet_of, write_json
 from bunny.evaluate.official import letters, mmmu_text
 from bunny.evaluate.official.benchmark import LETTER, WORD, DataFile, OfficialBenchmark, Read, ask
-from bunny.evaluate.official.made_up import write_json
 from bunny.evaluate.official.mmmu_tables import SUBJECTS, by_subject, drawn, number_of, printed, subject_of
 from bunny.evaluate.parse import choice, normalise
 

@@ -20,9 +20,9 @@ import numpy as np
 from bunny.core.errors import UserError
 from bunny.core.types import Parsed, Question
 from bunny.evaluate.answers import Answers, Given
-from bunny.evaluate.files import json_of, need
+from bunny.evaluate.files import json_of, need, write_json
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.parse import normalise
 
 HOME = "https://github.com/yuweihao/MM-Vet"

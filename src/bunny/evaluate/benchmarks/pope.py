@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 from bunny.core.errors import UserError
 from bunny.core.types import EvalResult, Parsed, Question
-from bunny.evaluate.files import jsonl_of, need
+from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import yes_no
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask
 from bunny.evaluate.official.confusion import counts, mean_f1
-from bunny.evaluate.official.made_up import picture, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.parse import normalise
 from bunny.evaluate.parse import yes_no as first_word
 

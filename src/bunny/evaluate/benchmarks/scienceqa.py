@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bunny.core.types import Question
-from bunny.evaluate.files import json_of, need
+from bunny.evaluate.files import json_of, need, write_json
 from bunny.evaluate.official import letters
 from bunny.evaluate.official.benchmark import LETTER, DataFile, OfficialBenchmark, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.scienceqa_tables import official_table
 from bunny.evaluate.parse import choice
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 
 from bunny.core.types import Question
 from bunny.evaluate.answers import Answers
-from bunny.evaluate.files import json_of, jsonl_of, need
+from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official import letters
 from bunny.evaluate.official.benchmark import LETTER, DataFile, OfficialBenchmark, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.parse import choice
 
 HOME = "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"

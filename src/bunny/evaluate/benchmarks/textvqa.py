@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 from bunny.core.types import Question
 from bunny.evaluate.answers import Given
-from bunny.evaluate.files import json_of, jsonl_of, need
+from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official.benchmark import WORD, DataFile, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.people import PeoplesAnswers
 
 OCR = "Reference OCR token:"

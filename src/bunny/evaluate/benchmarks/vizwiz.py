@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
-from bunny.core.types import Question
-from bunny.evaluate.files import json_of, jsonl_of, need
+from bunny.core.types import Parsed, Question
+from bunny.evaluate.answers import Answers
+from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official.benchmark import WORD, DataFile, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json, write_jsonl
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.people import PeoplesAnswers
 from bunny.evaluate.official.vqa_text import evalai
 
@@ -49,11 +52,24 @@ class Vizwiz(PeoplesAnswers):
             gold = [each["answer"] for each in fact.get("answers", ())]
             folder = self.folder() / ("val" if "_val_" in image else "test")
             alias, kind = str(row.get("question_id", "")), fact.get("answer_type", "")
-            questions.append(ask(image, row["text"], folder / image, gold, alias=alias, kind=kind))
+            questions.append(ask(image, row["text"], folder / image, gold, alias=alias, kind=kind, submitted=False))
         return questions
 
     def aliases(self, questions: Sequence[Question]) -> Mapping[str, str]:
         return {question.meta["alias"]: question.id for question in questions if question.meta["alias"]}
+
+    def complete(self, answers: Answers) -> tuple[Sequence[Question], Answers]:
+        """Rows that name pictures are a submission: they were normalised once already."""
+        questions = self.questions()
+        if all("image" in given.row and "question_id" not in given.row for given in answers.given):
+            questions = [replace(q, meta=MappingProxyType({**q.meta, "submitted": True})) for q in questions]
+        return questions, answers
+
+    def credit(self, question: Question, parsed: Parsed) -> float:
+        """The original and the server score the submission, so its normal form is normalised once more."""
+        if self.profile in ("bunny", "official") and not question.meta["submitted"]:
+            parsed = Parsed(evalai(parsed.value), parsed.status)
+        return super().credit(question, parsed)
 
     def parts(self, question: Question) -> Iterable[str]:
         return (question.meta["kind"],) if question.meta["kind"] else ()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bunny.core.types import Question
-from bunny.evaluate.files import json_of, jsonl_of, need
+from bunny.evaluate.files import json_of, jsonl_of, need, write_json
 from bunny.evaluate.official.benchmark import WORD, DataFile, Read, ask, percent
-from bunny.evaluate.official.made_up import picture, write_json
+from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.people import Vqa2Answers
 from bunny.evaluate.official.vqa_text import evalai
 
