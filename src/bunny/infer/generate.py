@@ -7,7 +7,6 @@ pads are a token that the row has anyway, so that no repetition penalty sees the
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +34,9 @@ class Generator:
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = copy.copy(model), processor  # weights are shared, the model handed in is unchanged
+        self.model = object.__new__(type(model))  # weights are shared, the model handed in is unchanged
+        self.model.__dict__ = dict(model.__dict__)  # copy.copy cannot copy one that FSDP has cut up
+        self.processor = processor
         ends = model.generation_config.eos_token_id
         self._own_ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self.model.generation_config = GenerationConfig()  # transformers fills what was not asked from here

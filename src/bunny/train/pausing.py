@@ -21,7 +21,8 @@ from torch.distributed.fsdp import FSDPModule
 def at_rest(model: nn.Module, attention: str) -> Iterator[Any]:
     """The Bunny inside `model`, in evaluation mode, with the attention it answers with.
 
-    Sharded weights are gathered on every rank, so that one rank may answer alone: all ranks have to come here.
+    Sharded weights are gathered for as long as this lasts: all ranks have to come here, and all have to answer alike,
+    since every forward pass of such a model is one of all ranks.
     """
     wrapped: Any = model
     bunny = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped

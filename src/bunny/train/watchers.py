@@ -20,6 +20,7 @@ from bunny.core.errors import UserError
 from bunny.core.log import Metrics, log
 from bunny.core.recipe import StageSection
 from bunny.core.types import EvalResult, Interval, Question, Sample
+from bunny.train.checkpoints import is_sharded
 from bunny.train.curves import draw_curves
 from bunny.train.meter import StepMeter
 from bunny.train.pausing import at_rest
@@ -130,7 +131,8 @@ class Opening(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
 
 class Asking(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Previews and evaluations, between two steps. The first rank asks, the others wait."""
+    """Previews and evaluations, between two steps. The first rank asks, the others wait, or where the weights are
+    sharded ask along and forget the answers."""
 
     meter: StepMeter
     trackers: Trackers
@@ -176,9 +178,17 @@ class Asking(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
                         self._evaluate(model, now)
                 except torch.OutOfMemoryError as error:
                     log.warning("%s: no memory to ask after step %d: %s", self.name, state.global_step, error)
+            elif is_sharded(self.trainer.model):
+                self._ask_along(model, state.global_step, preview, evaluate)
             if args.world_size > 1:
                 torch.distributed.barrier()
         self.meter.resume()
+
+    def _ask_along(self, model: Any, step: int, preview: bool, evaluate: bool) -> None:
+        if preview and self.preview:
+            self.preview.answer(model, self.processor, [question for question, _ in self.preview.questions])
+        if evaluate and self.score:
+            self.score(model, self.processor, step)
 
     def _evaluate(self, model: Any, now: Any) -> None:
         assert self.score
