@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from bunny.core.errors import UserError
 from bunny.core.store import Store
 from bunny.train import checkpoints, trainer
 from bunny.train.checkpoints import last_checkpoint
-from bunny.train.trainer import StepTrainer
+from bunny.train.trainer import Stopped, StepTrainer
 from tests.train.job import state, train
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,6 +92,26 @@ def test_a_killed_process_goes_on_to_the_same_weights(
     assert not (tmp_path / "final.safetensors").exists()
     assert job() == 0
     assert same(load_file(tmp_path / "final.safetensors"), wanted)
+
+
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on(
+    parts: Path, tmp_path: Path, wanted: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do = StepTrainer.training_step
+
+    def asked(self: StepTrainer, *args: Any, **kwargs: Any) -> Any:
+        if self.state.global_step + 1 == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return do(self, *args, **kwargs)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(StepTrainer, "training_step", asked)
+        with pytest.raises(Stopped, match=r"stopped after step 3 of 6, as asked; it is saved.*run the same command"):
+            train(parts, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert same(state(train(parts, tmp_path)), wanted)
 
 
 @pytest.mark.parametrize("harm", ["no state", "torn state", "empty state"])
