@@ -16,10 +16,11 @@ from bunny.core.errors import UserError
 from bunny.core.protocols import Benchmark
 from bunny.core.recipe import find, names
 from bunny.core.types import Answer
-from bunny.evaluate import BENCHMARKS, score
+from bunny.evaluate import BENCHMARKS, Blind, evaluate, majority, score
 from bunny.evaluate.official.benchmark import PROFILES, OfficialBenchmark
 from bunny.evaluate.report import as_json
 from bunny.evaluate.score_file import score_file, with_profile
+from tests.evaluate.stubs import Stub, gold
 
 
 @pytest.fixture(params=names(BENCHMARKS))
@@ -145,6 +146,13 @@ def test_what_was_read_reads_the_same_again(published: OfficialBenchmark, profil
         for text in [*ODD, *question.gold, "A", "B.", "yes", "No, it is not."]:
             value = benchmark.parse(question, Answer(question.id, text)).value
             assert benchmark.parse(question, Answer(question.id, value)).value == value
+
+
+def test_a_model_is_asked_read_and_scored_by_the_runner(published: OfficialBenchmark) -> None:
+    outcome = evaluate(published, Stub(gold), baselines={"majority": majority(published), "blind": Blind(Stub(gold))})
+    assert outcome.result.headline.score == pytest.approx(full(published))
+    assert outcome.gains().keys() == {"majority", "blind"}
+    assert all(Path(image.path).exists() for question in outcome.questions for image in question.images)
 
 
 def test_a_file_of_gold_answers_gives_the_same_score_as_a_run(published: OfficialBenchmark, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from bunny.core.types import IMAGE_MARK, Question, Turn
 from bunny.evaluate import BENCHMARKS
 from bunny.evaluate.answers import Given
 from bunny.evaluate.official.benchmark import OfficialBenchmark
+from bunny.evaluate.official.mmmu_questions import question_of
 from bunny.evaluate.score_file import score_file, submit
 from bunny.text.template import Template
 from tests.evaluate.golden import HERE, Case, at, cases, differences
@@ -104,7 +105,7 @@ def question(task: str, row: dict[str, Any]) -> Question:
     """Our question for the record that the original's script read."""
     made = benchmark(task, HERE / SETS.get(task, f"{task}/a") / "data")
     if task == "mmmu":
-        return made._question(row)  # type: ignore[attr-defined,no-any-return]
+        return question_of(row)
     questions = made.questions()
     id = str(row.get("question_id", row.get("id", row.get("index", ""))))
     key = made.key(Given(id, "", row.get("text", "")))

@@ -7,7 +7,6 @@ profile `bunny` in the order of the answers file). Rows with `answer` instead of
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import cmmmu_text
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read, ask
 from bunny.evaluate.official.cmmmu_asking import BLANK, CATEGORIES, CHOICE, JUDGE, among, prompt, strictly
+from bunny.evaluate.official.cmmmu_tables import tables
 from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.mmmu_tables import drawn
 from bunny.evaluate.official.mmmu_text import number_in
@@ -106,29 +106,9 @@ class Cmmmu(OfficialBenchmark):
         return (CATEGORIES.get(question.meta["category"], question.meta["category"]), question.meta["kind"])
 
     def numbers(self, read: Read) -> dict[str, Any]:
-        groups: dict[str, list[float]] = defaultdict(list)
-        points = [self.credit(*pair) for pair in zip(read.questions, read.parsed, strict=True)]
-        rows = read.order if self.profile == "bunny" else range(len(points))  # the original stops where one is missing
-        for row in rows:
-            for part in (*self.parts(read.questions[row]), "Overall"):
-                groups[part].append(points[row])
-        counts = {part: {"correct": int(sum(each)), "n": len(each)} for part, each in groups.items()}
-        names = [name for name in (*CATEGORIES.values(), "Overall") if name in counts]
-        table = {name: {**counts[name], "acc": round(counts[name]["correct"] / counts[name]["n"], 6)} for name in names}
-        guessed = [row for row in rows if read.parsed[row].status == "guessed"]
-        right, lucky, n = sum(points), sum(points[row] for row in guessed), counts["Overall"]["n"]
-        exact = {"cmmmu_val_pct": 100 * right / n}
-        return {
-            "headline": {"cmmmu_val_pct": round(exact["cmmmu_val_pct"], 4)},
-            "exact": exact,
-            "numbers": table,
-            "per_type": {kind: counts[kind] for kind in (CHOICE, JUDGE, BLANK) if kind in counts},
-            "n_random_fallback": len(guessed),
-            "fallback_ids": [int(read.questions[row].id) for row in guessed],
-            "acc_if_fallback_counted_wrong": (right - lucky) / n,
-            "acc_if_fallback_counted_right": (right - lucky + len(guessed)) / n,
-            "correct_ids": sorted(int(read.questions[row].id) for row in rows if points[row]),
-        }
+        rows = read.order if self.profile == "bunny" else range(len(read.questions))  # the original stops at a gap
+        points = {row: self.credit(read.questions[row], read.parsed[row]) for row in rows}
+        return tables(read, points, {row: list(self.parts(read.questions[row])) for row in rows})
 
     def submission(self, read: Read, path: Path) -> None:
         said = [given.text if given else "" for given in read.given]

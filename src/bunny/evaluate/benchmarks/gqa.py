@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import string
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bunny.core.types import Parsed, Question
+from bunny.evaluate.answers import Answers
 from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask, percent
 from bunny.evaluate.official.gqa_tables import distance, steps
@@ -73,7 +75,15 @@ class Gqa(OfficialBenchmark):
             meta = {"structural": types["structural"], "semantic": types["semantic"], "words": len(text.split())}
             meta |= {"steps": steps(fact), "balanced": fact["isBalanced"], "histogram": fact["groups"]["global"]}
             questions.append(ask(id, prompt, self.folder() / "images" / file, [gold], image, **meta))
-        return [question for question in questions if question.meta["balanced"]]
+        return questions
+
+    def questions(self) -> Sequence[Question]:
+        return [question for question in super().questions() if question.meta["balanced"]]
+
+    def complete(self, answers: Answers) -> tuple[Sequence[Question], Answers]:
+        """Only balanced questions count; answers to the others are known, and left out."""
+        others = {question.id for question in self.load() if not question.meta["balanced"]}
+        return self.questions(), replace(answers, given=[given for given in answers.given if given.id not in others])
 
     def read(self, question: Question, text: str) -> str:
         return READERS[self.profile](text)

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 
 from bunny.core.errors import UserError
 from bunny.core.types import EvalResult, Parsed, Question
-from bunny.evaluate.answers import Given, lines_of
+from bunny.evaluate.answers import Given
 from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import yes_no
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask
 from bunny.evaluate.official.made_up import picture
+from bunny.evaluate.official.mme_files import SUFFIXES, gold_of, id_of, key_of
 from bunny.evaluate.official.mme_tables import COGNITION, PERCEPTION, file_pairs, id_pairs, table, with_intervals
 from bunny.evaluate.parse import normalise
 from bunny.evaluate.parse import yes_no as first_word
 
 RELEASE, RESULTS = "MME_Benchmark_release_version", "Your_Results"
 HOME = "https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation"
-SUFFIXES = ("Please answer yes or no.", WORD.strip(), "Answer the question directly with a short sentence or phrase.")
 READERS: dict[str, Callable[[str], str]] = {
     "bunny": yes_no.mme,
     "official": yes_no.mme,
@@ -57,13 +57,13 @@ class Mme(OfficialBenchmark):
     }
 
     def load(self) -> list[Question]:
-        gold = self._gold()
+        gold = gold_of(self.file(RELEASE, RESULTS))
         if not self.has("bunny_mme.jsonl"):
             return [self._question(key, f"{key[2]}{WORD}", answer, "") for key, answer in gold.items()]
         questions = []
         for number, row in enumerate(jsonl_of(self.file("bunny_mme.jsonl")), 1):
             id, image, text = need(row, ("question_id", "image", "text"), f"{self.name}: question {number}")
-            key = _key(id, text)
+            key = key_of(id, text)
             if key not in gold:
                 raise UserError(
                     f"{self.name}: question {number}: no answer to `{key[2]}` in {RELEASE}/{key[0]}/{key[1]}.txt",
@@ -79,7 +79,7 @@ class Mme(OfficialBenchmark):
         return normalise(text) in ("yes", "no")
 
     def key(self, given: Given) -> str:
-        return _id(_key(given.id, given.prompt))
+        return id_of(key_of(given.id, given.prompt))
 
     def score(self, questions: Sequence[Question], parsed: Sequence[Parsed]) -> EvalResult:
         right = [item.value == question.gold[0].lower() for question, item in zip(questions, parsed, strict=True)]
@@ -106,34 +106,11 @@ class Mme(OfficialBenchmark):
         write_jsonl(folder / "bunny_mme.jsonl", rows)
         return cls(data=folder, profile="strict")
 
-    def _gold(self) -> dict[tuple[str, str, str], str]:
-        """(task, picture without ending, question) -> yes or no."""
-        folder, gold = self.file(RELEASE, RESULTS), {}
-        for path in sorted(folder.rglob("*.txt")):
-            for line in lines_of(path):
-                cells = line.strip().split("\t")
-                if len(cells) >= 2 and cells[-1].lower() in ("yes", "no"):
-                    task = path.relative_to(folder).parts[0].removesuffix(".txt")
-                    name = cells[0] if len(cells) > 2 else path.name
-                    gold[_key(f"{task}/{name}", cells[-2])] = cells[-1]
-        return gold
-
     def _question(self, key: tuple[str, str, str], text: str, gold: str, image: str) -> Question:
         folder = self.folder() / RELEASE / key[0]
         name = Path(image).name or f"{key[1]}.jpg"
         path = folder / "images" / name if (folder / "images").is_dir() else folder / name
-        return ask(_id(key), text, path, [gold.lower()], f"{key[0]}/{key[1]}", task=key[0])
-
-
-def _key(id: str, text: str) -> tuple[str, str, str]:
-    """Task, picture without ending, and the question without what is appended to it."""
-    for suffix in SUFFIXES:
-        text = text.replace(suffix, "")
-    return id.split("/")[0], id.split("/")[-1].split(".")[0], " ".join(text.split())
-
-
-def _id(key: tuple[str, str, str]) -> str:
-    return f"{key[0]}/{key[1]}: {key[2]}"
+        return ask(id_of(key), text, path, [gold.lower()], f"{key[0]}/{key[1]}", task=key[0])
 
 
 USE = Mme

@@ -7,25 +7,22 @@ read, subject after subject, from one seed; the draws are repeated here. A mappi
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Parsed, Question
 from bunny.evaluate.answers import Answers
 from bunny.evaluate.files import json_of, need, parquet_of, write_json
 from bunny.evaluate.official import letters, mmmu_text
-from bunny.evaluate.official.benchmark import LETTER, WORD, DataFile, OfficialBenchmark, Read, ask
+from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read
+from bunny.evaluate.official.mmmu_questions import CHOICE, HOME, parse_table, question_of
 from bunny.evaluate.official.mmmu_tables import SUBJECTS, by_subject, drawn, number_of, printed, subject_of
 from bunny.evaluate.parse import choice, normalise
 
-HOME = "https://huggingface.co/datasets/MMMU/MMMU"
 GOLD = "answer_dict_val.json"
-CHOICE = "multiple-choice"
 COLUMNS = ("id", "question", "options", "answer", "question_type")
 
 
@@ -54,17 +51,17 @@ class Mmmu(OfficialBenchmark):
         tables = sorted(self.folder().glob("*/validation-*.parquet"))
         rows = [(path, n, row) for path in tables for n, row in enumerate(parquet_of(path, COLUMNS))]
         if rows:
-            return [self._question(row, ImageRef(str(path), str(n), "image_1")) for path, n, row in rows]
+            return [question_of(row, ImageRef(str(path), str(n), "image_1")) for path, n, row in rows]
         gold = json_of(self.file(GOLD))
         known = [(id, *need(row, ("ground_truth", "question_type"), f"{GOLD}: {id}")) for id, row in gold.items()]
-        return [self._question({"id": id, "answer": answer, "question_type": kind}) for id, answer, kind in known]
+        return [question_of({"id": id, "answer": answer, "question_type": kind}) for id, answer, kind in known]
 
     def complete(self, answers: Answers) -> tuple[Sequence[Question], Answers]:
         """Choices (and, without any file, gold) come from the answers; those of a mapping need no choices."""
         rows = {given.id: given.row for given in answers.given}
         carried = any("question_type" in row and "answer" in row for row in rows.values())
         if carried and not (self.has(GOLD) or self.has("Accounting")):
-            return [self._question({**row, "options": row.get("index2ans")}) for row in rows.values()], answers
+            return [question_of({**row, "options": row.get("index2ans")}) for row in rows.values()], answers
         questions = []
         for question in self.questions():
             options = {} if answers.kind == "mapping" else rows.get(question.id, {}).get("index2ans")
@@ -113,21 +110,9 @@ class Mmmu(OfficialBenchmark):
             sorted(read.order) if self.profile == "bunny" else range(len(points))
         )  # the original skips what is missing
         ids, counted = [read.questions[row].id for row in rows], [points[row] for row in rows]
-        groups, table = by_subject(ids, counted), printed(by_subject(ids, counted))
-        guessed = [read.parsed[row].status == "guessed" for row in rows]
-        exact = sum(counted) / max(len(counted), 1)
-        per_subject = {name: {"acc": sum(each) / len(each), "num_example": len(each)} for name, each in groups.items()}
-        sure = sum(point for point, guess in zip(counted, guessed, strict=True) if not guess)
-        parse = {
-            "per_subject": per_subject,
-            "overall": exact,
-            "n_random_fallback": sum(guessed),
-            "fallback_ids": [id for id, guess in zip(ids, guessed, strict=True) if guess],
-            "acc_if_fallback_counted_wrong": sure / max(len(counted), 1),
-            "acc_if_fallback_counted_right": (sure + sum(guessed)) / max(len(counted), 1),
-            "parsed": {read.questions[row].id: _shown(read.questions[row], read.parsed[row].value) for row in rows},
-            "judge_correct": [id for id, point in zip(ids, counted, strict=True) if point],
-        }
+        table = printed(by_subject(ids, counted))
+        parse = parse_table(read, list(rows), counted)
+        exact = parse["overall"]
         overall = table["Overall"]["acc"]
         headline = {
             "mmmu_val_pct": round(100 * overall, 1),
@@ -139,23 +124,6 @@ class Mmmu(OfficialBenchmark):
 
     def submission(self, read: Read, path: Path) -> None:
         write_json(path, {q.id: item.value for q, item in zip(read.questions, read.parsed, strict=True)})
-
-    def _question(self, row: dict[str, Any], image: ImageRef | None = None) -> Question:
-        where = f"{self.name}: question {row.get('id')}"
-        id, answer, kind = need(row, ("id", "answer", "question_type"), where)
-        options, text = row.get("options") or {}, row.get("question", "")
-        if isinstance(options, str):
-            try:
-                options = ast.literal_eval(options)
-            except (ValueError, SyntaxError):
-                raise UserError(f"{where}: options are no list: {options[:80]}", fix=f"get it from {HOME}") from None
-        if isinstance(options, list):
-            options = {chr(ord("A") + n): str(option) for n, option in enumerate(options)}
-        listed = "".join(f"({letter}) {option}\n" for letter, option in options.items())
-        prompt = f"{text}\n{listed}{LETTER}" if kind == CHOICE else text + WORD
-        gold = answer if isinstance(answer, list) else [answer] if answer not in (None, "", "?") else []
-        asked = ask(id, prompt, None, gold, kind=kind, options=options if kind == CHOICE else {})
-        return replace(asked, images=(image,) if image else ())
 
     @classmethod
     def example(cls, folder: Path) -> Mmmu:
@@ -172,11 +140,6 @@ class Mmmu(OfficialBenchmark):
         (folder / "Art").mkdir()
         pq.write_table(pa.Table.from_pylist(rows), folder / "Art/validation-00000-of-00001.parquet")
         return cls(data=folder, profile="strict")
-
-
-def _shown(question: Question, value: str) -> str | list[mmmu_text.Value]:
-    """The letter; of an open question all that the script takes for its answer."""
-    return value if question.meta["kind"] == CHOICE else list(dict.fromkeys(mmmu_text.results_in(value)))
 
 
 USE = Mmmu
