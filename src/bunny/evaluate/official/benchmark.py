@@ -182,7 +182,7 @@ class OfficialBenchmark(Section):
 
     def has(self, name: str) -> bool:
         """Whether the named file is there."""
-        return (self.data is not None or ROOT in os.environ) and (self.folder() / name).exists()
+        return (self.data is not None or bool(os.environ.get(ROOT))) and (self.folder() / name).exists()
 
 
 def ask(id: object, prompt: str, image: Path | None, gold: Iterable[object], group: str = "", **meta: Any) -> Question:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bunny.evaluate.official.mmmu_text import Value, _bare, key_parts, number_in
+from bunny.evaluate.official.mmmu_text import Value, bare, key_parts, number_in
 
 SENTENCES = re.compile(r"。|\n")
 BLANK_CLUES = ("是", "为", "所以", "等于", "方案", "选择", "正确答案", "因此", "最后", "答案", "结果")
@@ -30,7 +30,7 @@ def letters(text: str, choices: Mapping[str, str]) -> str:
     >>> letters("选(A)和(C)", {"A": "猫", "B": "狗", "C": "鸟", "D": "鱼"})
     'AC'
     """
-    said = f" {_bare(text)} "
+    said = f" {bare(text)} "
     for forms in ({key: f"({key})" for key in choices}, {key: key for key in choices}, choices):
         counts = {key: said.count(form) for key, form in forms.items()}
         if most := max(counts.values(), default=0):

@@ -30,7 +30,7 @@ def letter(text: str, choices: Mapping[str, str], lenient: bool = False) -> str:
     >>> letter("(A) or rather (B)", {"A": "cat", "B": "dog"})
     'B'
     """
-    said = f" {_bare(text)} "
+    said = f" {bare(text)} "
     forms = ["({})", "{} ", "{}."] if lenient else ["({})", " {} "]
     for number, form in enumerate(forms):
         found = [choice for choice in choices if form.format(choice) in said]
@@ -94,7 +94,7 @@ def _values(text: str) -> list[Value]:
     return [f" {low}", f"{low} "] if len(low) == 1 else [low]  # a single letter is in every word
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """The marks taken off both ends, one kind after the other."""
     for mark in STRIPPED:
         text = text.strip(mark)

@@ -15,10 +15,10 @@ _TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(_TEN)}}
 ARTICLES = frozenset({"a", "an", "the"})
 
-_COMMA = re.compile(r"(\d)(,)(\d)")
-_COMMAS = re.compile(r"(?<=\d)(,)+(?=\d)")
-_PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")  # meant as a look-behind; as written it only looks ahead
-_PERIOD_MENDED = re.compile(r"(?<!\d)\.(?!\d)")
+COMMA = re.compile(r"(\d)(,)(\d)")
+COMMAS = re.compile(r"(?<=\d)(,)+(?=\d)")
+PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")  # meant as a look-behind; as written it only looks ahead
+PERIOD_MENDED = re.compile(r"(?<!\d)\.(?!\d)")
 _PERIODS = 32  # the scripts pass `re.UNICODE` where the number of replacements belongs
 
 _SIMPLE = """
@@ -57,7 +57,7 @@ def vqa_eval(text: str) -> str:
     >>> vqa_eval("The two Dogs."), vqa_eval("1,000")
     ('2 dogs', '1000')
     """
-    return _words(_marks(_one_line(text), _COMMA, _PERIOD))
+    return _words(without_marks(_one_line(text), COMMA, PERIOD))
 
 
 def evalai(text: str) -> str:
@@ -67,12 +67,12 @@ def evalai(text: str) -> str:
     ("mcdonald 's", 't shirt')
     """
     lowered = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    return _words(_marks(_one_line(lowered), _COMMAS, _PERIOD))
+    return _words(without_marks(_one_line(lowered), COMMAS, PERIOD))
 
 
 def vlmevalkit(text: str) -> str:
     """VLMEvalKit's normal form: a full stop after a digit stays."""
-    return _words(_marks(_one_line(text), _COMMA, _PERIOD_MENDED))
+    return _words(without_marks(_one_line(text), COMMA, PERIOD_MENDED))
 
 
 def soft_accuracy(people: Sequence[str], said: str) -> float:
@@ -97,7 +97,7 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _marks(text: str, comma: re.Pattern[str], period: re.Pattern[str]) -> str:
+def without_marks(text: str, comma: re.Pattern[str], period: re.Pattern[str]) -> str:
     """Marks taken out: replaced by nothing beside a space or if the text holds 1,000, else by a space."""
     out, number = text, comma.search(text) is not None
     for mark in MARKS:

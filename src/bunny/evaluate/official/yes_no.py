@@ -6,7 +6,7 @@ In: any text. Out: "yes", "no" or "" (neither). They disagree about answers such
 
 from __future__ import annotations
 
-from bunny.evaluate.official.vqa_text import _COMMA, _PERIOD_MENDED, _marks
+from bunny.evaluate.official.vqa_text import COMMA, PERIOD_MENDED, without_marks
 
 
 def pope(text: str) -> str:
@@ -43,6 +43,6 @@ def exactly(text: str) -> str:
 
 def one_of_both(text: str) -> str:
     """VLMEvalKit's rule: one of the words yes and no occurs, the other does not."""
-    words = set(_marks(text.lower(), _COMMA, _PERIOD_MENDED).split())
+    words = set(without_marks(text.lower(), COMMA, PERIOD_MENDED).split())
     found = {"yes", "no"} & words
     return found.pop() if len(found) == 1 else ""
