@@ -169,9 +169,13 @@ def test_an_alignment_with_rows_that_have_no_picture_learns_from_the_others(
     assert loss == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
-def test_a_step_of_words_alone_leaves_an_aligned_projector_as_it_is(parts: Path, tmp_path: Path) -> None:
+def test_a_step_of_words_alone_gives_an_aligned_projector_no_gradient(parts: Path, tmp_path: Path) -> None:
+    """AdamW moves it on by its momentum, as in the original, whose empty picture brings gradients of zero."""
     samples = read(parts, row("<image>\nWhat?", "red", "one.png"), row("No picture?", "yes"))
     how = {"language_model": "frozen", "rows_per_step": 1}
-    once = trained(parts, tmp_path / "a", samples, max_steps=1, **how)[0].state_dict()
-    twice = trained(parts, tmp_path / "b", samples, max_steps=2, **how)[0].state_dict()
-    assert all(torch.equal(tensor, twice[name]) for name, tensor in once.items())
+    trained(parts, tmp_path / "a", samples, max_steps=2, **how)
+    figures = [json.loads(line) for line in next((tmp_path / "a").rglob("metrics.jsonl")).read_text().splitlines()]
+    norms = [row["grad_norm"] for row in figures]
+    assert norms[0] > 0
+    assert norms[1] == 0
+    assert figures[1]["loss"] > 0

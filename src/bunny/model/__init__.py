@@ -21,11 +21,14 @@ def register() -> None:
 
 
 def quiet() -> None:
-    """Turn transformers' chatter and bars off: what goes wrong in a load is raised, and long work has bars of ours."""
-    from transformers.utils import logging
+    """Turn the libraries' chatter and bars off: what goes wrong in a load is raised, and long work has bars of ours."""
+    import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # peft imports it; it tells what it could not find
 
 
 register()

@@ -38,7 +38,8 @@ def learning_state(model: nn.Module) -> dict[str, Tensor]:
     """Name -> tensor of everything that learns. Sharded: all ranks have to ask; the first gets it, others nothing."""
     if is_sharded(model):
         pieces: dict[str, Any] = get_model_state_dict(model, options=WHOLE)
-        return {name: tensor.contiguous() for name, tensor in pieces.items()}
+        mine = {name for name, p in model.named_parameters() if p.requires_grad}  # tied weights once
+        return {name: tensor.contiguous() for name, tensor in pieces.items() if name in mine}
     return {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 

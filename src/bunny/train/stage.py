@@ -27,6 +27,7 @@ from bunny.core.types import ImageRef, Rejected, Sample
 from bunny.model import attention
 from bunny.text.template import Template, Writer
 from bunny.train.checkpoints import is_sharded, last_checkpoint, learning_state, put_learning
+from bunny.train.cost import gemm_peak
 from bunny.train.features import cache_features
 from bunny.train.grouping import by_modality_and_length
 from bunny.train.index import Index, Supply, index_rows
@@ -96,7 +97,18 @@ def train_stage(
         asked = copy.copy(processor)
         asked.template = template.model_dump()  # questions are written as the stage's rows are
         started = time.monotonic()
-        with watched(trainer, section, folder, name, processor=asked, attention=before, samples=rows.shown, lent=lent):
+        with watched(
+            trainer,
+            section,
+            folder,
+            name,
+            processor=asked,
+            attention=before,
+            samples=rows.shown,
+            lent=lent,
+            work=lambda step: trainer.step_flops,
+            peak=gemm_peak(section.precision, seconds=0.2),
+        ):
             trainer.train_on(last_checkpoint(folder))
     seconds = time.monotonic() - started
     facts = {

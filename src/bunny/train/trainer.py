@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -25,8 +27,19 @@ from bunny.core.log import log
 from bunny.core.recipe import StageSection
 from bunny.core.seeds import stream
 from bunny.text.pack import Batch
-from bunny.train.checkpoints import WEIGHTS, global_step, learning_state, load_optimiser, optimiser_state, put_learning
+from bunny.train.checkpoints import (
+    WEIGHTS,
+    global_step,
+    is_sharded,
+    learning_state,
+    load_optimiser,
+    optimiser_state,
+    put_learning,
+)
+from bunny.train.cost import StepTokens, flops_of_step
 from bunny.train.learn import optimiser_groups
+from bunny.train.parallel import is_sharding
+from bunny.train.shape import shape_of
 from bunny.train.steps import StepData
 
 OPTIMISER, SCHEDULE = "optimiser.pt", "schedule.pt"
@@ -81,13 +94,28 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def __init__(self, model: nn.Module, data: StepData, section: StageSection, args: TrainingArguments) -> None:
         self.section, self.first_step = section, 0
         self.tokens_seen = self.padded_seen = 0
+        self.step_flops = 0.0  # of the last step, on all ranks, without what checkpointing computes again
+        self.shape = shape_of(data.config)
         self.term = StopOnTerm()
         super().__init__(model=model, args=args, train_dataset=data, callbacks=[self.term])
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """accelerate takes up FSDP on GPUs only, and leaves it out in silence elsewhere: processors can do it too."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:  # type: ignore[has-type]
+            plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
+            if self.accelerator.mixed_precision != "no":
+                plugin.set_mixed_precision(self.accelerator.mixed_precision)
+            state = self.accelerator.state
+            state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+            self.is_fsdp_enabled = True
 
     def train_on(self, checkpoint: Path | None) -> None:
         """Train to the end, from the checkpoint if there is one. Raises Stopped if it was asked to stop before."""
         self.first_step = global_step(checkpoint) if checkpoint else 0
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if is_sharding(self.section) != is_sharded(self.model):
+            raise RuntimeError("the weights were to be sharded and were not, or the other way round")
         if self.term.stopped:
             raise Stopped(
                 f"stopped after step {self.state.global_step} of {self.state.max_steps}, as asked; it is saved",
@@ -133,8 +161,11 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             total += loss.detach()
             self.tokens_seen += len(batch.ids) if batch.rows else 0
             self.padded_seen += batch.padded_tokens
+        done = flops_of_step(self.shape, self.section, StepTokens.of(batch for batch, _ in passes)).model
+        both = torch.stack([total, total.new_tensor(done)])
         if ranks > 1:
-            torch.distributed.all_reduce(total)
+            torch.distributed.all_reduce(both)
+        total, self.step_flops = both[0], float(both[1])
         _none_without_gradient(self.model)
         return total
 
