@@ -1,8 +1,8 @@
-"""Batched answers: each picture is encoded once, and its questions share one copy of its keys and values.
+"""Batched answers: each picture is encoded once, and what its questions begin with is read once.
 
-In: prompts that belong to the same pictures, grouped. Out: one answer each. Batched greedy answers equal one-by-one
-answers (tests/infer): pads are masked, positions skip them, a shared prefix is the same numbers it would be alone, and
-pads are a token that the row has anyway, so that no repetition penalty sees them.
+In: prompts with their pictures. Out: one answer each. Batched answers equal one-by-one answers (tests/infer), greedy
+or with beams: pads are masked, positions skip them, a shared beginning is the same numbers it would be alone (see
+`prefix`), and pads are a token that the row has anyway, so that no repetition penalty sees them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from bunny.core.types import GenerationSettings, ImageRef, Turn
+from bunny.infer import prefix
 from bunny.text.template import Template, Writer
 
 
@@ -37,6 +38,7 @@ class Generator:
         self.model = object.__new__(type(model))  # weights are shared, the model handed in is unchanged
         self.model.__dict__ = dict(model.__dict__)  # copy.copy cannot copy one that FSDP has cut up
         self.processor = processor
+        self._sharable = prefix.sharable(model.config.text_config)
         ends = model.generation_config.eos_token_id
         self._own_ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self.model.generation_config = GenerationConfig()  # transformers fills what was not asked from here
@@ -54,30 +56,45 @@ class Generator:
     def answer_ids(self, requests: Sequence[Request], settings: GenerationSettings) -> list[list[int]]:
         """The ids of each answer, its end token included, computed as one batch.
 
-        Requests about the same pictures (the same tuple) share the beginning up to the last picture token, if their
-        words before it are the same too; all beginnings of one length are read together.
+        Requests about the same pictures (the same tuple) share all tokens that they begin with.
         """
         prompts = [self._ids(request) for request in requests]
-        rows: dict[int, list[int]] = {}
-        for row, request in enumerate(requests):
-            rows.setdefault(id(request.images), []).append(row)
-        groups = list(rows.values())
-        cuts = {self._shared([prompts[row] for row in group]) for group in groups}
-        if len(groups) < len(requests) and len(cuts) == 1 and 0 not in cuts and settings.num_beams == 1:
-            return self._behind_prefixes(prompts, groups, cuts.pop(), requests, settings)
+        answers: dict[int, list[int]] = {}
+        lengths = [len(prompt) for prompt in prompts]
+        for rows, share in prefix.alike(lengths, settings.max_new_tokens, self.model.config.text_config):
+            some = [prompts[row] for row in rows]
+            pictures = [requests[row].images for row in rows]
+            answers.update(zip(rows, self._together(some, pictures, settings, share), strict=True))
+        return [answers[row] for row in range(len(requests))]
+
+    def _together(
+        self,
+        prompts: list[list[int]],
+        pictures: Sequence[tuple[Any, ...]],
+        settings: GenerationSettings,
+        share: bool,
+    ) -> list[list[int]]:
+        """Answers to prompts with their pictures, as one batch; `share`: beginnings may be read once."""
         ids, mask = self._left_padded(prompts)
-        inputs = self._inputs(ids, mask, [picture for request in requests for picture in request.images])
+        inputs = self._inputs(ids, mask, [picture for some in pictures for picture in some])
+        plan = prefix.plan(prompts, [id(some) for some in pictures]) if share and self._sharable else None
+        if plan is not None:
+            inputs.setdefault("inputs_embeds", self._embeds(ids, []))
+            cache = self._read_beginnings(inputs["inputs_embeds"], plan, [len(prompt) for prompt in prompts])
+            cache.batch_repeat_interleave(settings.num_beams)
+            inputs["past_key_values"] = cache
         return self._generate(inputs, settings)
 
-    def _shared(self, prompts: list[list[int]]) -> int:
-        """Length of the beginning up to the last picture token, if all prompts have it and go on; else 0."""
-        first, image = prompts[0], self.model.config.image_token_id
-        cut = len(first) - first[::-1].index(image) if image in first else 0
-        for prompt in prompts:
-            rest = prompt[cut:]
-            if prompt[:cut] != first[:cut] or not rest or image in rest:
-                return 0
-        return cut
+    def _read_beginnings(self, embeds: Tensor, plan: prefix.Plan, lengths: list[int]) -> Any:
+        """One pass over every different beginning; the cache of all rows up to where they part."""
+        from transformers import DynamicCache
+
+        begin = prefix.beginnings(embeds, plan, lengths)
+        with torch.inference_mode():
+            # without a config it keeps all keys, also where a window sees only the last ones: the mask knows
+            cache = self.model(**self._to_device(begin), past_key_values=DynamicCache(), logits_to_keep=1)
+            prefix.spread(cache.past_key_values, plan, lengths)
+        return cache.past_key_values
 
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
         """The answer to one request, piece by piece as it is written; beams and stop words are known whole only."""
@@ -124,43 +141,17 @@ class Generator:
 
     def _embeds(self, ids: Tensor, pictures: list[Any]) -> Tensor:
         """Input vectors of rows of ids (B, T) with the pictures' tokens in their places: (B, T, width)."""
-        different = {id(picture): picture for picture in pictures}
-        order = {key: number for number, key in enumerate(different)}
         with torch.inference_mode():
             ids = ids.to(self.model.device)
             embeds = self.model.get_input_embeddings()(ids)
+            if not pictures:
+                return embeds  # type: ignore[no-any-return]
+            different = {id(picture): picture for picture in pictures}
+            order = {key: number for number, key in enumerate(different)}
             pixels = self._to_device(self._pixels(list(different.values())))
             tokens = torch.stack(list(self.model.get_image_features(**pixels).pooler_output))  # (different, M, width)
             wanted = tokens[[order[id(picture)] for picture in pictures]].flatten(0, 1).to(embeds.dtype)
             return embeds.masked_scatter((ids == self.model.config.image_token_id)[..., None], wanted)  # type: ignore[no-any-return]
-
-    def _behind_prefixes(
-        self,
-        prompts: list[list[int]],
-        groups: list[list[int]],
-        cut: int,
-        requests: Sequence[Request],
-        settings: GenerationSettings,
-    ) -> list[list[int]]:
-        """One pass over every group's beginning with its pictures, then all rows behind copies of their cache."""
-        from transformers import DynamicCache
-
-        prefixes = torch.tensor([prompts[group[0]][:cut] for group in groups])  # (G, cut)
-        pictures = [picture for group in groups for picture in requests[group[0]].images]
-        with torch.inference_mode():
-            cache = self.model(
-                **self._to_device({"input_ids": prefixes, **self._pixels(pictures)}),
-                past_key_values=DynamicCache(config=self.model.config.text_config),
-                logits_to_keep=1,
-            ).past_key_values
-            owner = torch.empty(len(prompts), dtype=torch.long)
-            for number, group in enumerate(groups):
-                owner[group] = number
-            cache.batch_select_indices(owner.to(self.model.device))
-        rest, rest_mask = self._left_padded([prompt[cut:] for prompt in prompts])
-        ids = torch.cat([self._heard(prefixes[owner]), rest], dim=1)
-        mask = torch.cat([torch.ones(len(prompts), cut, dtype=torch.long), rest_mask], dim=1)
-        return self._generate({"input_ids": ids, "attention_mask": mask, "past_key_values": cache}, settings)
 
     def _generate(self, inputs: dict[str, Any], settings: GenerationSettings) -> list[list[int]]:
         config = self._config(settings)
