@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -29,6 +30,10 @@ from bunny.model.s2 import multiscale
 
 LOGIT_ROWS = 2048
 """Label positions whose logits are in memory at once: 2048 x 150k x 4 bytes = 1.2 GB for the largest vocabulary."""
+
+
+PICTURES = 8
+"""Pictures that a tower which does not learn sees at once: it gives all its layers' states, of which one is kept."""
 
 
 class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
@@ -56,6 +61,14 @@ class BunnyModel(LlavaModel):  # type: ignore[misc]  # transformers is untyped
 
         With the strategy `default` only the patches are kept: class and register tokens, which come first, go.
         """
+        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
+        sharded = any(isinstance(part, FSDPModule) for part in self.vision_tower.modules())
+        if (learns and torch.is_grad_enabled()) or sharded:  # sharded: all ranks have to call it equally often
+            return self._chosen_layer(pixel_values)
+        with torch.no_grad():
+            return torch.cat([self._chosen_layer(some) for some in pixel_values.split(PICTURES)])
+
+    def _chosen_layer(self, pixel_values: Tensor) -> Tensor:
         states = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True).hidden_states
         chosen = states[self.config.vision_feature_layer]
         if self.config.vision_feature_select_strategy == "full":
