@@ -1,9 +1,9 @@
 """What bench/training.py measures of a training loop, from inside it: memory, operations, seconds of every step.
 
 The loop calls `begin` before its first step and `step` after each optimiser step. Steps 0 and 1 are watched by torch's
-allocator profiler, step 1 also by its counter of floating-point operations; later ones are timed, each when the other
-side of the pipe says so. In between, the C library gives back the memory that it keeps: a process that waits holds its
-weights and nothing else.
+allocator profiler, step 2 by its counter of floating-point operations (which holds tensors: both at once would count
+them); later ones are timed, each when the other side of the pipe says so. In between, the C library gives back the
+memory that it keeps: a process that waits holds its weights and nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from transformers import TrainerCallback
 
-FIRST_TIMED = 2
+MEMORY_STEPS = 2
+FIRST_TIMED = MEMORY_STEPS + 1
 ATEN = torch.ops.aten
 
 
@@ -63,13 +64,13 @@ class Pulse(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         """A step has ended."""
         now = self._now()
         self.steps += 1
-        if self.steps == FIRST_TIMED - 1:
+        if self.steps == MEMORY_STEPS:
+            self._end_of_memory()
             self._counter = FlopCounterMode(display=False)
             self._counter.__enter__()
         elif self.steps == FIRST_TIMED:
             self._counter.__exit__(None, None, None)
             self.flops = self._counter.get_total_flops()
-            self._end_of_memory()
             del self._counter
         if self.steps < FIRST_TIMED:
             return

@@ -167,7 +167,7 @@ def our_model(work: Work) -> Any:
     """The same weights as our own model, built as `bunny.model.build` does: without the tower's unread parts."""
     bunny.model.register()
     theirs = llava(work)
-    vision = replace(work.shape).vision | {"vision_use_head": False}
+    vision = work.shape.vision | {"vision_use_head": False}
     vision["num_hidden_layers"] += 0 if work.stage == "full" else -1
     config = BunnyConfig(
         vision_config=SiglipVisionConfig(**vision),
@@ -361,5 +361,6 @@ WAYS: dict[str, Callable[[Work, Pulse], list[float]]] = {
     "nanovlm": nanovlm,
     "nanovlm_tight": lambda work, pulse: nanovlm(work, pulse, tight=True),
     "ours": ours,
+    "ours_large_passes": lambda work, pulse: ours(replace(work, tokens_per_pass=4 * work.tokens_per_pass), pulse),
     "ours_checkpointed": lambda work, pulse: ours(work, pulse, checkpointing=True),
 }
