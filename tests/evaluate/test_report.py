@@ -42,8 +42,8 @@ def test_a_trusted_loss_reads_as_a_loss() -> None:
 
 def test_markdown_holds_scores_baselines_and_readings(outcome: Outcome) -> None:
     text = markdown([outcome])
-    assert "| task | model | majority | blind | same | n |" in text
-    assert show(outcome.result.headline) in text and "| 90 |" in text
+    assert "| task | model | majority | blind | same | n | unparsed | guessed | missing |" in text
+    assert show(outcome.result.headline) in text and "| 90 | 1.1 % | 0.0 % | 0.0 % |" in text
     assert "90 questions about 30 pictures." in text
     assert "Of 90 answers, 1 empty (1.1 %); the others could be read." in text
     assert "most frequent answer of the test questions (blue)" in text
@@ -65,14 +65,16 @@ def test_terminal_table_shows_scores_and_gains_within_80_columns(outcome: Outcom
 
 def test_task_without_a_baseline_shows_a_dash(outcome: Outcome) -> None:
     alone = evaluate(Colours(), Stub(gold))
-    assert f"| colours | {show(alone.result.headline)} | – | – | – | 12 |" in markdown([outcome, alone])
+    assert f"| colours | {show(alone.result.headline)} | – | – | – | 12 | 0.0 % | 0.0 % | 0.0 % |" in markdown(
+        [outcome, alone]
+    )
 
 
 def test_page_is_self_contained_and_escapes_what_models_say(outcome: Outcome) -> None:
     page = html([outcome], lambda image: DOT)
     assert "a &lt;model&gt;" in page and "<model>" not in page
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
-    assert "Some right answers" in page and "Some wrong answers" in page
+    assert "Some right answers" in page and "Worst questions" in page
     assert page.count(DOT) == 8 + 1
 
 

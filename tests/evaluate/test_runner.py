@@ -135,5 +135,12 @@ def test_every_question_has_its_line() -> None:
     rows = [json.loads(line) for line in evaluate(Colours(), Careless()).lines()]
     assert [row["id"] for row in rows] == [f"q{row}" for row in range(12)]
     assert rows[1]["error"] and rows[1]["points"] == 0
-    asked = {"id": "q2", "prompt": "Say blue, take 2.", "images": ["p0.png"], "gold": ["blue"]}
+    asked = {
+        "id": "q2",
+        "group": "p0",
+        "category": "",
+        "prompt": "Say blue, take 2.",
+        "images": ["p0.png"],
+        "gold": ["blue"],
+    }
     assert rows[2] == asked | {"answer": "blue", "error": "", "value": "blue", "status": "ok", "points": 1.0}

@@ -35,6 +35,7 @@ eval_app = typer.Typer(
         "bunny eval runs/demo/model -t easy_vqa,picture_yes_no\n"
         "bunny eval recipes/tiny-cpu.yaml\n"
         "bunny eval score pope answers.jsonl --data pope/ --profile official\n"
+        "bunny eval compare runs/before runs/after\n"
         "bunny eval doctor\n"
     ),
 )
@@ -98,6 +99,36 @@ def audit(
 
     content = scoring.audit(task, answers, data)
     return show.as_json(content) if json else _audit(content, limit)
+
+
+@eval_app.command("compare")
+@guarded
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="What was: a run or report folder, or an answers file.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="What is to be judged.")],
+    task: Annotated[
+        str, typer.Option("--task", "-t", metavar="TASK", help="A and B are answer files of this published benchmark.")
+    ] = "",
+    data: Data = None,
+    profile: Annotated[str, typer.Option("--profile", help="How answer files are read, as for `score`.")] = "bunny",
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="For compare.html, .md and .json.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Two models on the same questions: is B better than A?
+
+    Paired differences with intervals, p corrected for the number of benchmarks, the difference that could be found,
+    and a page with every question that only one has right, its picture, filters and a search.
+
+    \b
+    bunny eval compare runs/before runs/after --out compared
+    bunny eval compare a.jsonl b.jsonl -t pope --data eval/pope
+    """
+    from bunny.pipeline import comparing
+
+    content = comparing.run(a, b, output, task, data, profile)
+    return show.as_json(content) if json else _compare(content)
 
 
 @eval_app.command("doctor")
@@ -168,3 +199,20 @@ def _audit(content: Mapping[str, Any], limit: int) -> None:
     for each in content["differences"][:limit]:
         answer = " ".join(each["answer"].split())[:80]
         typer.echo(f"\n{each['id']}: `{answer}`, gold {', '.join(each['gold'])}\n  {each['why']}")
+
+
+def _compare(content: Mapping[str, Any]) -> None:
+    """A line per benchmark, then the sentences."""
+    typer.echo(f"A: {content['a']}\nB: {content['b']}\n")
+    rows = []
+    for task, one in content["tasks"].items():
+        gap, flips = one["difference"], one["flips"]
+        figures = [f"{one['a']['score']:.1f}", f"{one['b']['score']:.1f}", f"{gap['score']:+.1f}"]
+        figures += [f"{gap['low']:+.1f} to {gap['high']:+.1f}", f"{one['p_corrected']:.3f}"]
+        rows.append([task, *figures, str(flips["won"]), str(flips["lost"])])
+    show.table(("task", "A", "B", "B - A", "95 % interval", "p (Holm)", "won", "lost"), rows)
+    typer.echo("")
+    for task, one in content["tasks"].items():
+        typer.echo(f"{task}: {one['words']}")
+    if "page" in content:
+        typer.echo(f"\npage  {content['page']}")

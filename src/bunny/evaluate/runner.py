@@ -15,11 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 from bunny.core.errors import UserError
 from bunny.core.log import log, meter
 from bunny.core.protocols import Answerer, Benchmark
-from bunny.core.types import Answer, EvalResult, Interval, Parsed, Question
+from bunny.core.types import Answer, EvalResult, ImageRef, Interval, Parsed, Question
 from bunny.evaluate.cache import AnswerCache
 from bunny.evaluate.stats import difference
 
 MISSING = "no answer came back"
+KINDS = ("category", "kind", "task", "question_type", "structural", "l2")
+"""Where benchmarks keep the kind of a question in its `meta`; the first that is there counts."""
 
 
 @runtime_checkable
@@ -83,8 +85,10 @@ class Outcome:
         for question, answer, parsed, point in zip(self.questions, self.answers, self.parsed, points, strict=True):
             row = {
                 "id": question.id,
+                "group": question.group,
+                "category": category(question),
                 "prompt": question.prompt,
-                "images": [str(image) for image in question.images],
+                "images": [_place(image) for image in question.images],
                 "gold": list(question.gold),
                 "answer": answer.text,
                 "error": answer.error,
@@ -214,6 +218,16 @@ def _check(benchmark: Benchmark, questions: Sequence[Question]) -> None:
     twice = [id for id, count in counts.items() if count > 1]
     if twice:
         raise UserError(f"{benchmark.name}: {len(twice)} question id(s) come twice, first `{twice[0]}`")
+
+
+def category(question: Question) -> str:
+    """What kind of question the benchmark says it is; empty if it has no kinds."""
+    return next((str(question.meta[name]) for name in KINDS if question.meta.get(name)), "")
+
+
+def _place(image: ImageRef) -> str:
+    """`str(image)`, and which column of a table it is, where that is not the usual one."""
+    return str(image) if image.column == "image" or not image.member else f"{image}@{image.column}"
 
 
 def _interval(value: Interval) -> dict[str, float]:

@@ -130,12 +130,18 @@ def difference(one: EvalResult, other: EvalResult) -> Interval:
 def paired_p(one: EvalResult, other: EvalResult) -> float:
     """How likely a difference at least this large would be if the two were equally good (two-sided, paired).
 
-    Student's t over pictures, on the same resamples as `difference`. 1.0 where nothing varies or nothing is paired.
+    Student's t over pictures, on the same resamples as `difference`, with the spread that its interval shows. 1.0 where
+    nothing is paired.
     """
     spread = _paired_spread(one, other)
-    if spread is None or spread <= 1e-9:
+    gap = abs(one.headline.score - other.headline.score)
+    if spread is None or gap <= 1e-9:
         return 1.0
-    t = abs(one.headline.score - other.headline.score) / spread
+    if spread <= 1e-9:  # the same difference on every picture: as sure as the separate intervals allow
+        interval = difference(one, other)
+        reach = interval.score - interval.low if interval.score > 0 else interval.high - interval.score
+        spread = reach / float(stdtrit(one.clusters - 1, (1 + LEVEL) / 2))
+    t = gap / spread
     return float(min(1.0, 2 * (1 - stdtr(one.clusters - 1, t))))
 
 
