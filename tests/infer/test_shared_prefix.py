@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     Gemma2Config,
     GraniteConfig,
@@ -144,8 +145,9 @@ def test_a_model_with_recurrent_states_is_read_whole(tmp_path: Path) -> None:
         "head_dim": 8,
     }
     config = Qwen3NextConfig(vocab_size=100, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, **more)
-    assert not prefix.sharable(config)
-    assert prefix.sharable(GraniteConfig())
+    with torch.device("meta"):
+        assert not prefix.sharable(AutoModel.from_config(config))
+        assert prefix.sharable(AutoModel.from_config(LlamaConfig(num_hidden_layers=1)))
 
 
 def count_tokens(maker: Generator, requests: list[Request]) -> int:
@@ -179,13 +181,16 @@ def test_an_answer_to_the_same_question_twice_is_the_same(tmp_path: Path) -> Non
 def test_a_plan_shares_only_what_is_equal_and_leaves_every_row_a_token(rows: list[tuple[list[int], int]]) -> None:
     prompts, pictures = [row[0] for row in rows], [row[1] for row in rows]
     made = prefix.plan(prompts, pictures)
-    whole = len(prompts) * max(map(len, prompts))
     if made is None:
         return
-    assert len(made.firsts) * max(made.lengths) + made.rest * len(prompts) < whole
-    assert made.rest > 0
-    for row, prompt in enumerate(prompts):
-        first, copied = made.firsts[made.owner[row]], max(len(prompt) - made.rest, 0)
-        assert copied <= made.lengths[made.owner[row]] < len(prompt)
-        assert prompts[first][:copied] == prompt[:copied]
-        assert pictures[first] == pictures[row]
+    start, rest = made.columns
+    assert len(made.starts) * start + rest * len(prompts) < len(prompts) * max(map(len, prompts))
+    assert sorted(made.order) == list(range(len(prompts)))
+    behind = iter(made.rests)
+    for beginning, group in zip(made.starts, made.rows, strict=True):
+        assert len({pictures[row] for row in group}) == 1
+        for row in group:
+            own = next(behind)
+            assert own
+            assert beginning + own == prompts[row]
+    assert prefix.plan(prompts, pictures, most=start + rest - 1) is None

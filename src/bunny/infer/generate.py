@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from bunny.core.types import GenerationSettings, ImageRef, Turn
-from bunny.infer import prefix
+from bunny.infer import prefix, shared_attention
 from bunny.text.template import Template, Writer
 
 
@@ -38,7 +38,7 @@ class Generator:
         self.model = object.__new__(type(model))  # weights are shared, the model handed in is unchanged
         self.model.__dict__ = dict(model.__dict__)  # copy.copy cannot copy one that FSDP has cut up
         self.processor = processor
-        self._sharable = prefix.sharable(model.config.text_config)
+        self._sharable = prefix.sharable(model.model.language_model)
         ends = model.generation_config.eos_token_id
         self._own_ends: list[int] = ends if isinstance(ends, list) else [] if ends is None else [ends]
         self.model.generation_config = GenerationConfig()  # transformers fills what was not asked from here
@@ -75,26 +75,50 @@ class Generator:
         share: bool,
     ) -> list[list[int]]:
         """Answers to prompts with their pictures, as one batch; `share`: beginnings may be read once."""
-        ids, mask = self._left_padded(prompts)
-        inputs = self._inputs(ids, mask, [picture for some in pictures for picture in some])
-        plan = prefix.plan(prompts, [id(some) for some in pictures]) if share and self._sharable else None
-        if plan is not None:
-            inputs.setdefault("inputs_embeds", self._embeds(ids, []))
-            cache = self._read_beginnings(inputs["inputs_embeds"], plan, [len(prompt) for prompt in prompts])
-            cache.batch_repeat_interleave(settings.num_beams)
-            inputs["past_key_values"] = cache
-        return self._generate(inputs, settings)
+        plan = self._plan(prompts, [id(some) for some in pictures], settings) if share and self._sharable else None
+        if plan is None:
+            ids, mask = self._left_padded(prompts)
+            return self._generate(self._inputs(ids, mask, [picture for some in pictures for picture in some]), settings)
+        language = self.model.model.language_model
+        before = language.config._attn_implementation
+        inputs = self._behind_beginnings(plan, pictures, settings.num_beams)
+        try:
+            language.set_attn_implementation(shared_attention.NAME)
+            answers = self._generate(inputs, settings)
+        finally:
+            language.set_attn_implementation(before)
+        return [answer for _, answer in sorted(zip(plan.order, answers, strict=True))]
 
-    def _read_beginnings(self, embeds: Tensor, plan: prefix.Plan, lengths: list[int]) -> Any:
-        """One pass over every different beginning; the cache of all rows up to where they part."""
+    def _plan(self, prompts: list[list[int]], pictures: list[int], settings: GenerationSettings) -> prefix.Plan | None:
+        """Beginnings worth sharing, if they hold all pictures."""
+        window = prefix.window(self.model.config.text_config)
+        plan = prefix.plan(prompts, pictures, None if window is None else window - settings.max_new_tokens)
+        image = self.model.config.image_token_id
+        return None if plan is None or any(image in rest for rest in plan.rests) else plan
+
+    def _behind_beginnings(
+        self, plan: prefix.Plan, pictures: Sequence[tuple[Any, ...]], num_beams: int
+    ) -> dict[str, Any]:
+        """Inputs of all rows, after one pass over their beginnings, which hold the pictures."""
         from transformers import DynamicCache
 
-        begin = prefix.beginnings(embeds, plan, lengths)
+        starts, seen = self._left_padded(plan.starts)  # (G, S)
+        rests, mask = self._left_padded(plan.rests)  # (B, R)
+        counts = [len(rows) for rows in plan.rows]
+        owner = torch.repeat_interleave(torch.tensor(counts))  # (B,)
+        shown = [picture for rows in plan.rows for picture in pictures[rows[0]]]
+        start = {
+            "inputs_embeds": self._embeds(starts, shown),
+            "attention_mask": seen,
+            "position_ids": (seen.cumsum(1) - 1).clamp(min=0),
+        }
         with torch.inference_mode():
-            # without a config it keeps all keys, also where a window sees only the last ones: the mask knows
-            cache = self.model(**self._to_device(begin), past_key_values=DynamicCache(), logits_to_keep=1)
-            prefix.spread(cache.past_key_values, plan, lengths)
-        return cache.past_key_values
+            read = self.model(**self._to_device(start), past_key_values=DynamicCache(), logits_to_keep=1)
+        return {
+            "input_ids": torch.cat([self._heard(starts)[owner], rests], dim=1),
+            "attention_mask": torch.cat([seen[owner], mask], dim=1),
+            "past_key_values": shared_attention.behind(read.past_key_values, [n * num_beams for n in counts]),
+        }
 
     def stream(self, request: Request, settings: GenerationSettings) -> Iterator[str]:
         """The answer to one request, piece by piece as it is written; beams and stop words are known whole only."""

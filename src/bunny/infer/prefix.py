@@ -1,9 +1,7 @@
-"""What prompts have in common is read once: which beginnings to share, and one cache for rows of different lengths.
+"""What prompts have in common is read once: which beginnings to share, and which rows may be computed together.
 
-In: prompts (lists of ids), which of them show the same pictures. Out: a plan; from the cache of the beginnings, the
-cache of all rows as if each had been read alone. Keys and values know their positions already, so a beginning may be
-moved to wherever the row's left padding ends: behind it, rows look exactly as in any left-padded batch, without pads
-in the middle, which a sliding window would count.
+In: prompts (lists of ids), which of them show the same pictures, what the language model does with positions. Out: a
+`Plan`; `shared_attention` lets all rows look at the one copy of their beginning.
 """
 
 from __future__ import annotations
@@ -12,26 +10,35 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Beginnings to read once.
+    """Beginnings to read once. Rows are in order of their beginnings.
 
-    firsts: for each of G beginnings a row that has it. lengths: their tokens. owner: for each of B rows its beginning.
-    rest: tokens at the end of each row that are read row by row; what lies before is copied from the beginning.
+    starts: the ids of each of G beginnings. rows: for each, the numbers of the prompts that go on from it. rests: B
+    lists of ids, what stands behind the beginning in each row.
     """
 
-    firsts: list[int]
-    lengths: list[int]
-    owner: list[int]
-    rest: int
+    starts: list[list[int]]
+    rows: list[list[int]]
+    rests: list[list[int]]
+
+    @property
+    def order(self) -> list[int]:
+        """The B prompts' numbers, as the rows stand."""
+        return [row for group in self.rows for row in group]
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """Tokens that a row takes with its padding: of the beginning, of the rest."""
+        return max(map(len, self.starts)), max(map(len, self.rests))
 
 
-def plan(prompts: Sequence[list[int]], pictures: Sequence[Hashable]) -> Plan | None:
-    """What to share between B prompts, or None if reading all of them whole costs no more.
+def plan(prompts: Sequence[list[int]], pictures: Sequence[Hashable], most: int | None = None) -> Plan | None:
+    """What to share between B prompts, or None if that computes no fewer tokens, or takes more columns than `most`.
 
     pictures: one name per prompt; equal for prompts that show the same pictures. The last token of a prompt is never
     shared: its logits are wanted.
@@ -39,17 +46,16 @@ def plan(prompts: Sequence[list[int]], pictures: Sequence[Hashable]) -> Plan | N
     groups: dict[Hashable, list[int]] = {}
     for row, name in enumerate(pictures):
         groups.setdefault(name, []).append(row)
-    members = list(groups.values())
-    lengths = [_common([prompts[row] for row in rows]) for rows in members]
-    owner = [0] * len(prompts)
-    for number, rows in enumerate(members):
-        for row in rows:
-            owner[row] = number
-    rest = max(len(prompt) - lengths[owner[row]] for row, prompt in enumerate(prompts))
-    shared = len(members) * max(lengths) + len(prompts) * rest
-    if not max(lengths) or shared >= len(prompts) * max(map(len, prompts)):
+    rows = list(groups.values())
+    lengths = [_common([prompts[row] for row in group]) for group in rows]
+    starts = [prompts[group[0]][:length] for group, length in zip(rows, lengths, strict=True)]
+    rests = [prompts[row][length:] for group, length in zip(rows, lengths, strict=True) for row in group]
+    made = Plan(starts, rows, rests)
+    start, rest = made.columns
+    computed = len(starts) * start + len(prompts) * rest
+    if not start or computed >= len(prompts) * max(map(len, prompts)) or (most is not None and start + rest > most):
         return None
-    return Plan([rows[0] for rows in members], lengths, owner, rest)
+    return made
 
 
 def _common(prompts: Sequence[list[int]]) -> int:
@@ -59,44 +65,18 @@ def _common(prompts: Sequence[list[int]]) -> int:
     return next((place for place in range(end) if low[place] != high[place]), end)
 
 
-def sharable(text_config: Any) -> bool:
-    """Whether a language model remembers by keys and values alone; recurrent states cannot be cut and moved."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    layers = DynamicCache(config=text_config).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-
-
-def spread(cache: Any, made: Plan, prompt_lengths: Sequence[int]) -> None:
-    """Turn the cache of G left-padded beginnings (G, heads, S, d) into that of B left-padded rows (B, heads, C, d).
-
-    C: the longest prompt less `made.rest`. In a row's pads stand numbers that its mask hides.
-    """
-    have = max(made.lengths)  # S
-    keep = max(prompt_lengths) - made.rest  # C
-    lengths, owner = torch.tensor(made.lengths), torch.tensor(made.owner)
-    own = torch.tensor(prompt_lengths) - made.rest  # (B,) tokens of each row that are copied
-    place = torch.arange(keep) - (keep - own)[:, None]  # (B, C) position in the beginning; negative in pads
-    source = ((have - lengths)[owner][:, None] + place).clamp(0, have - 1)
-    for layer in cache.layers:
-        rows, columns = owner.to(layer.keys.device)[:, None], source.to(layer.keys.device)
-        layer.keys = layer.keys.transpose(1, 2)[rows, columns].transpose(1, 2)
-        layer.values = layer.values.transpose(1, 2)[rows, columns].transpose(1, 2)
+def sharable(language_model: Any) -> bool:
+    """Whether rows of a language model can look at one copy of keys and values, and nothing else is remembered:
+    recurrent states and sinks are not shared."""
+    layers = DynamicCache(config=language_model.config).layers
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    sinks = any(hasattr(module, "sinks") for module in language_model.modules())
+    return plain and not sinks and bool(language_model._supports_attention_backend)
 
 
-def beginnings(embeds: Tensor, made: Plan, prompt_lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Model inputs of the G beginnings, left-padded, from the input vectors (B, T, width) of all left-padded rows."""
-    have, tokens = max(made.lengths), embeds.shape[1]
-    ends = torch.tensor([tokens - prompt_lengths[row] for row in made.firsts]) + torch.tensor(made.lengths)  # (G,)
-    place = (ends[:, None] + torch.arange(-have, 0)).clamp(min=0)  # (G, S)
-    mask = (torch.arange(have) >= have - torch.tensor(made.lengths)[:, None]).long()  # (G, S)
-    where = torch.tensor(made.firsts, device=embeds.device)[:, None], place.to(embeds.device)
-    return {
-        "inputs_embeds": embeds[where],
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-    }
+def window(text_config: Any) -> int | None:
+    """Columns within which a sliding window hides nothing. It counts pads, which stand between beginning and rest."""
+    return getattr(text_config, "sliding_window", None)
 
 
 def alike(lengths: Sequence[int], more: int, text_config: Any) -> list[tuple[list[int], bool]]:
