@@ -21,8 +21,11 @@ PROJECTOR = "multi_modal_projector."
 TOWER = "vision_tower."
 
 
-def set_learning(model: nn.Module, section: StageSection) -> Any:
-    """The model with `requires_grad` set as the section says; LoRA layers added on the language model's linears."""
+def set_learning(model: nn.Module, section: StageSection, tokens: int | None = None) -> Any:
+    """The model with `requires_grad` set as the section says; LoRA layers added on the language model's linears.
+
+    tokens: of the largest pass, which has to fit into memory; default: as many as the section allows.
+    """
     model.requires_grad_(False)
     trained: Any = _with_adapters(model, section) if section.language_model == "lora" else model
     for name, parameter in trained.named_parameters():
@@ -38,7 +41,7 @@ def set_learning(model: nn.Module, section: StageSection) -> Any:
     if section.precision == "bf16":
         _halve_frozen(trained)
     ranks, sharded = processes(), is_sharding(section)
-    apply(trained, choose(section, model, section.tokens_per_pass, ranks=ranks, sharded=sharded))
+    apply(trained, choose(section, model, tokens or section.tokens_per_pass, ranks=ranks, sharded=sharded))
     return trained
 
 

@@ -82,7 +82,7 @@ def train_stage(
     before = model.config.text_config._attn_implementation
     model.model.language_model.set_attn_implementation(attention.NAME)
     with seeded(seed):
-        learning = set_learning(model, section)
+        learning = set_learning(model, section, largest_pass(rows, plan, section))
         data = StepData(
             rows,
             plan,
@@ -166,6 +166,13 @@ def finished(
     merged.model.language_model.set_attn_implementation(attention_before)
     merged.requires_grad_(False)
     return merged
+
+
+def largest_pass(rows: Index, plan: Plan, section: StageSection) -> int:
+    """Most tokens that a pass can have: those of the largest step, if it is not cut into passes."""
+    tokens = np.asarray(rows.tokens, dtype=np.int64)
+    longest = max(int(tokens[plan[step]].sum()) for step in range(min(len(plan), plan.per_epoch)))
+    return min(section.tokens_per_pass, longest)
 
 
 def picture_tokens(model: Any, section: StageSection) -> float:

@@ -57,11 +57,16 @@ class Plan(Sequence[IntArray]):  # type: ignore[misc]  # the slice form of __get
     def __len__(self) -> int:
         return self.steps
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps until the rows begin again."""
+        return math.ceil(self.rows / self.per_step)
+
     def __getitem__(self, step: int) -> IntArray:  # type: ignore[override]
         """(rows of the step,) int64."""
         if not 0 <= step < self.steps:
             raise IndexError(step)
-        first = step % math.ceil(self.rows / self.per_step) * self.per_step
+        first = step % self.per_epoch * self.per_step
         numbers = np.arange(first, min(first + self.per_step, self.rows))
         return numbers if self.order is None else self.order[numbers]
 
