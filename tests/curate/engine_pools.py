@@ -44,18 +44,16 @@ def on_disk(rows: Array, folder: Path, cuts: tuple[int, ...], kind: type = np.fl
     return Rows.files(paths)
 
 
-def compared(group: npt.NDArray[np.int32], second: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """(N, N) which pairs share a group, the first or the second of each."""
-    same = group[:, None] == group[None, :]
-    away = second[:, None] == group[None, :]
-    both = (second[:, None] == second[None, :]) & (second[:, None] >= 0)
-    return same | away | away.T | both
+def compared(groups: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """(N, N) which pairs share one of their (N, P) groups."""
+    shared = (groups[:, None, :, None] == groups[None, :, None, :]) & (groups[:, None, :, None] >= 0)
+    return shared.any((2, 3))
 
 
-def dense_sets(rows: Array, group: npt.NDArray[np.int32], second: npt.NDArray[np.int32], above: float) -> list[int]:
+def dense_sets(rows: Array, groups: npt.NDArray[np.int32], above: float) -> list[int]:
     """The lowest row of each row's set, from the whole matrix of cosines, correctly rounded."""
     wide = rows.astype(np.float64)
-    linked = ((wide @ wide.T).astype(np.float32) >= np.float32(above)) & compared(group, second)
+    linked = ((wide @ wide.T).astype(np.float32) >= np.float32(above)) & compared(groups)
     label = connected_components(coo_matrix(linked), directed=False)[1]
     first = np.full(label.max(initial=-1) + 1, len(rows))
     np.minimum.at(first, label, np.arange(len(rows)))

@@ -39,7 +39,8 @@ CONSTANTS: dict[str, Constant] = {
     # groups to links
     "link": Constant(3.7, "µs a row beside the products", BENCH),
     "pairs": Constant(1.0, "of the 8-bit rate, pairs in groups compared", BENCH),
-    "guests": Constant(0.35, "guests a row (two-probe search)", "the default of `cluster`"),
+    "second": Constant(0.30, "guests a row, of its second group", f"{HERE}; a million rows, the default of `cluster`"),
+    "third": Constant(0.17, "guests a row, of its third group", f"{HERE}; a million rows, the default of `cluster`"),
     "skew": Constant(
         2.5, "mean square of group sizes by the square of their mean", "assumed; 1.2 on synthetic vectors"
     ),
@@ -50,15 +51,15 @@ CONSTANTS: dict[str, Constant] = {
     # disk
     "facts_disk": Constant(148.0, "bytes a row of samples.parquet and facts.arrow", POOL),
     "vector_disk": Constant(2.0, "bytes a number (float16)", "the format"),
-    "code_disk": Constant(1.2, "bytes a number: codes of rows and guests", BENCH),
-    "group_disk": Constant(45.0, "bytes a row: groups, order, bounds of codes", BENCH),
+    "code_disk": Constant(1.0, "bytes a number: codes of rows", "the format"),
+    "group_disk": Constant(72.0, "bytes a row: groups, order, bounds of codes, guests", "the format"),
     "table_disk": Constant(40.0, "bytes a row of decisions.parquet", f"{POOL}: 17; and six columns of groups"),
     # memory
     "base_memory": Constant(0.35e9, "bytes of a process with numpy, torch and numba", POOL),
     "row_memory": Constant(106.0, "bytes a row in the leading process", POOL),
     "step_memory": Constant(26.0, "bytes a row and step in the leading process", POOL),
     "cluster_memory": Constant(
-        40.0, "bytes a row of groups and sets in the leading process", "columns of `cluster`, `dedup`"
+        44.0, "bytes a row of groups and sets in the leading process", "columns of `cluster`, `dedup`"
     ),
     "part_memory": Constant(1500.0, "bytes a row of a part at work, beside its vectors", POOL),
 }

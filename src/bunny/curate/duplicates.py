@@ -20,14 +20,6 @@ from bunny.curate.missed import estimate_missed
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """Which rows are compared: (N,) int32 `group` of each, and `second`, where it is compared too (-1: nowhere)."""
-
-    group: IntArray
-    second: IntArray
-
-
-@dataclass(frozen=True, slots=True)
 class Duplicates:
     """sets: (N,) int64 the lowest row of each row's set. links: see `levels.Links`. notes: figures for the report."""
 
@@ -37,24 +29,22 @@ class Duplicates:
 
 
 def find_duplicates(
-    vectors: Rows, compared: Compared, above: float, lowest: float, rng: np.random.Generator, place: Place
+    vectors: Rows, groups: IntArray, above: float, lowest: float, rng: np.random.Generator, place: Place
 ) -> Duplicates:
-    """Sets linked by cosines of at least `above`; links from `lowest` upwards."""
-    columns = {"group": compared.group, "second": compared.second}
-    folder = code_rows(vectors, compared.group, compared.second, place)
-    links = _links(vectors, columns, folder, above, lowest, place)
+    """Sets linked by cosines of at least `above`; links from `lowest` upwards. groups: (N, P) int32: compared are rows
+    that share one of theirs; -1 is none."""
+    folder = code_rows(vectors, groups, place)
+    links = _links(vectors, groups, folder, above, lowest, place)
     sets = links.sets(above)
     missed = estimate_missed(vectors, sets, folder, above, rng, place)
     return Duplicates(sets, links, {**missed, "unrefined": links.unknown})
 
 
-def _links(
-    vectors: Rows, columns: Mapping[str, IntArray], folder: Path, above: float, lowest: float, place: Place
-) -> Links:
+def _links(vectors: Rows, groups: IntArray, folder: Path, above: float, lowest: float, place: Place) -> Links:
     """Links from the sets at `lowest`, or at a lower threshold for which the products have been made already."""
     for start in [*(done for done in thresholds_done(folder) if done < lowest), lowest, above]:
         sets = linked_sets(vectors, folder, start, place)
-        links = links_of_sets(sets, vectors, columns, start, above, folder, place)
+        links = links_of_sets(sets, vectors, groups, start, above, folder, place)
         if not links.unknown or start == above:  # sets too large to be looked into are known at `start` only
             break
     weak = links.cosine < np.float32(lowest)

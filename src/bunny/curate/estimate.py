@@ -246,12 +246,14 @@ def _assign(job: Job, cluster: Cluster, step: Block) -> Stage:
 
 
 def _link(job: Job, cluster: Cluster, grouping: Block | None, step: Block) -> Stage:
-    """In a group of n rows: n² / 2 pairs, times `skew` for groups of unlike sizes, and n × `guests` × n of its guests;
-    2 D operations a pair at the 8-bit rate times `pairs`; `link` µs a row beside."""
+    """In a group of n rows: n² / 2 pairs, times `skew` for groups of unlike sizes, and of its g guests (`second`,
+    `third`: a share of n) n g with the rows and g² / 2 among themselves; 2 D operations a pair at the 8-bit rate times
+    `pairs`; `link` µs a row beside."""
     groups = _groups(job, grouping) if grouping and step.get("within") != "pool" else 1
     mean = job.rows / groups
-    guests = value("guests") if groups > 1 and step.get("probes", 2) == 2 else 0.0
-    pairs = job.rows * mean * (0.5 * (value("skew") if groups > 1 else 1.0) + guests)
+    kinds = ("second", "third")[: step.get("probes", 3) - 1] if groups > 1 else ()
+    guests = sum(value(kind) for kind in kinds)
+    pairs = job.rows * mean * (0.5 * (value("skew") if groups > 1 else 1.0) + guests + guests**2 / 2)
     rate = (cluster.rate or value("int8")) * 1e9 * value("pairs")
     work = pairs * 2 * job.alike / rate + job.rows * value("link") / 1e6
     bucket = max(131_072.0, mean * value("skew")) * (1 + guests)

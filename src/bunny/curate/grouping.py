@@ -1,8 +1,8 @@
 """Groups of a pool's vectors: rows in files in, every row's group and the rows' codes in order of the groups out.
 
 Two kinds of task, both functions of a folder: `train_centres` looks at a sample, `assign_chunk` puts the rows of one
-chunk into their groups and writes their codes, sorted, beside them. What `bunny.curate.linking` compares later it reads
-from there, one run of rows a chunk.
+chunk into their groups and writes their codes, sorted, and which of them are guests in other groups. What
+`bunny.curate.linking` compares later it reads from there: one run of rows a chunk, and its guests.
 """
 
 from __future__ import annotations
@@ -33,58 +33,65 @@ CHUNK_ROWS = 65_536  # of one task; more where there would be more than MOST_CHU
 MOST_CHUNKS = 2_000
 BLOCK_ROWS = 2_048
 STORED = ("order", "position", "place")
+PROBES = 3  # groups in which a row may be compared: that of its nearest centre, and as guest those of the next two
 FACTS = np.dtype([("group", "<i4"), ("position", "<i8"), ("error", "<f4"), ("length", "<f4"), ("along", "<f4")])
 """What stands beside every code: its group, its row of the pool, and what `kernels.encode` says of it."""
+GUEST = np.dtype([("group", "<i4"), ("place", "<i4")])
+"""A guest of a group: where its code stands among its chunk's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Of each of N rows: its group (int32), `second`, the group where it is compared too (int32, -1: nowhere), `cosine`
-    to its group's centre (float32), `border`: distance to the plane half-way to the next centre (float32)."""
+    """Of N rows: `groups` (N, PROBES) int32, the group of each, and those of the next centres where it is a guest, that
+    is compared too (-1: it is not); `cosine` to its group's centre and `border`, distance to the plane half-way to the
+    next centre: (N,) float32."""
 
-    group: IntArray
-    second: IntArray
+    groups: IntArray
     cosine: FloatArray
     border: FloatArray
+
+    @staticmethod
+    def empty(rows: int) -> Groups:
+        return Groups(np.empty((rows, PROBES), np.int32), np.empty(rows, np.float32), np.empty(rows, np.float32))
 
 
 def group_rows(
     vectors: Rows, groups: int, rng: np.random.Generator, *, iterations: int, start: str, reach: float, place: Place
 ) -> Groups:
-    """Spherical k-means over all rows. reach: rows no further than this from the plane half-way to their second
-    nearest centre are guests there: compared there too. 0: none."""
+    """Spherical k-means over all rows. reach: rows no further than this from the plane half-way to their second or
+    third nearest centre are guests there: compared there too. 0: none."""
     seed = int(rng.integers(1 << 62))
     settings = {"groups": groups, "iterations": iterations, "start": start, "reach": reach, "seed": seed}
     folder = place_rows(vectors, place, "groups", settings)
     train = Task("bunny.curate.grouping:train_centres", {"folder": str(folder), **settings}, folder / "centres.npz")
     place.engine.run("centres", [train])
-    found = _assigned(folder, place)
-    note = place.folder / _name_of(vectors, found.group, found.second)
+    found = _read_groups(_run_chunks(folder, place))
+    note = place.folder / _name_of(vectors, found.groups)
     if not note.exists():
         write_text(note, folder.name)
     return found
 
 
-def code_rows(vectors: Rows, group: IntArray, second: IntArray, place: Place) -> Path:
-    """The folder of the rows' codes in order of known groups: `group_rows`'s own, if it made them of these rows."""
-    note = place.folder / _name_of(vectors, group, second)
+def code_rows(vectors: Rows, groups: IntArray, place: Place) -> Path:
+    """The folder of the rows' codes in order of known groups: `group_rows`'s own, if it made them of these rows.
+
+    groups: (N, P) int32, the group of each row and those where it is a guest (-1: nowhere)."""
+    note = place.folder / _name_of(vectors, groups)
     if note.exists():
         return place.folder / note.read_text(encoding="utf-8")
     folder = place_rows(vectors, place, "codes", {"groups": note.name})
     if not (folder / "centres.npz").exists():
         quantiser = Quantiser.fit(_evenly(vectors, LEAST_SAMPLE))
-        write_array(folder / "group.npy", np.asarray(group, np.int32))
-        write_array(folder / "second.npy", np.asarray(second, np.int32))
+        write_array(folder / "groups.npy", groups)
         write_arrays(folder / "centres.npz", {"mean": quantiser.mean, "scale": quantiser.scale, "cut": 0.0})
-    _assigned(folder, place)
+    _run_chunks(folder, place)
     return folder
 
 
-def _name_of(vectors: Rows, group: IntArray, second: IntArray) -> str:
+def _name_of(vectors: Rows, groups: IntArray) -> str:
     """A file name that stands for these rows in these groups."""
     digest = hashlib.sha256(_identity(vectors).encode())
-    for values in (group, second):
-        digest.update(np.ascontiguousarray(values, np.int32).tobytes())
+    digest.update(np.ascontiguousarray(groups, np.int32).tobytes())
     return f"rows-{digest.hexdigest()[:24]}.txt"
 
 
@@ -171,8 +178,8 @@ def train_centres(folder: str, groups: int, iterations: int, start: str, reach: 
     encoded = _encoded(sample, quantiser, mixed)
     refuse_unusable(encoded.length)
     centres = kmeans.train(encoded, quantiser, groups, rng, iterations, start)  # type: ignore[arg-type]
-    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest[mixed], quantiser)
-    cut = reach if reach > 0 else -1.0
+    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest[mixed, 0], quantiser)
+    cut = reach if reach > 0 else -1.0  # rows between two centres are no guests either
     found = {"mean": quantiser.mean, "scale": quantiser.scale, "cut": cut, "unit": centres.unit}
     if centres.cells is not None:
         cells = centres.cells
@@ -206,58 +213,64 @@ def _encoded(rows: Rows, quantiser: Quantiser, to: IntArray) -> Encoded:
     return all_rows
 
 
-def _borders(centres: kmeans.Centres, found: kmeans.Assigned, quantiser: Quantiser) -> FloatArray:
-    distance = np.empty(len(found.nearest), np.float32)
-    kernels.apart(centres.unit, found.nearest, found.second, distance)
-    margin = found.margin / quantiser.unit
-    return np.where(found.second >= 0, margin / np.maximum(distance, 1e-12), np.inf).astype(np.float32)
+def _borders(centres: kmeans.Centres, found: kmeans.Assigned, number: int, quantiser: Quantiser) -> FloatArray:
+    """(N,) float32 distances to the planes half-way to the centres of this number (1: second nearest); infinite where
+    there are not so many."""
+    distance, other = np.empty(len(found.nearest), np.float32), found.nearest[:, number]
+    kernels.apart(centres.unit, found.nearest[:, 0], other, distance)
+    margin = (found.score[:, 0].astype(np.int64) - found.score[:, number]) / quantiser.unit
+    return np.where(other >= 0, margin / np.maximum(distance, 1e-12), np.inf).astype(np.float32)
 
 
-def _assigned(folder: Path, place: Place) -> Groups:
+def _run_chunks(folder: Path, place: Place) -> Placed:
     placed = Placed.open(folder)
     tasks = [
         Task("bunny.curate.grouping:assign_chunk", {"folder": str(folder), "first": first, "last": last}, path)
         for first, last, path in placed.chunks()
     ]
     place.engine.run("groups", tasks)
-    size = len(placed.position)
-    kinds = {"group": np.int32, "second": np.int32, "cosine": np.float32, "border": np.float32}
-    found = {name: np.empty(size, kind) for name, kind in kinds.items()}
+    return placed
+
+
+def _read_groups(placed: Placed) -> Groups:
+    found = Groups.empty(len(placed.position))
     for first, last, path in placed.chunks():
-        stored = read_arrays(path / "columns.npz")
-        for name, values in found.items():
-            values[placed.position[first:last]] = stored[name]
-    return Groups(**found)
+        for name, values in read_arrays(path / "columns.npz").items():
+            getattr(found, name)[placed.position[first:last]] = values
+    return found
 
 
 def assign_chunk(folder: str, first: int, last: int, output: Path) -> None:
-    """Task: groups of one chunk's rows (`columns.npz`, in stored order), their codes in order of the groups
-    (`codes.npy`, `codes-facts.npy`), and once more, of those that are guests, in order of their second groups."""
+    """Task: codes of one chunk's rows in order of their groups (`codes.npy`, `codes-facts.npy`), the guests of every
+    group (`guests.npy`) and, where the groups were not known, the columns of `Groups`, in stored order
+    (`columns.npz`)."""
     placed, model = Placed.open(folder), read_arrays(Path(folder) / "centres.npz")
     quantiser, position = Quantiser(model["mean"], float(model["scale"])), np.asarray(placed.position[first:last])
-    centres = _centres(model, quantiser)
-    chunk = _Chunk(placed.vectors[first:last], quantiser, centres)
+    chunk = _Chunk(placed.vectors[first:last], quantiser, _centres(model, quantiser), float(model["cut"]))
     in_threads(chunk.encode, _runs(len(position), BLOCK_ROWS))
     refuse_unusable(chunk.encoded.length)
-    if centres is None:
-        for name in ("group", "second"):
-            chunk.found[name][:] = np.load(Path(folder) / f"{name}.npy", mmap_mode="r")[position]
-        chunk.found["cosine"][:] = chunk.found["border"][:] = 0
-    elif centres.cells is not None:
+    if chunk.centres is not None and chunk.centres.cells is not None:
         in_threads(chunk.assign, _runs(len(position), kmeans.SEGMENT))
         in_threads(chunk.measure, _runs(len(position), BLOCK_ROWS))
-    chunk.found["second"][chunk.found["border"] > float(model["cut"])] = -1
-    _write_chunk(output, chunk.found, chunk.encoded, position)
+    with publish(output) as target:
+        target.mkdir()
+        if chunk.centres is None:
+            groups = np.load(Path(folder) / "groups.npy", mmap_mode="r")[position]
+        else:
+            groups = chunk.found.groups
+            found = chunk.found
+            np.savez(target / "columns.npz", groups=found.groups, cosine=found.cosine, border=found.border)
+        _write_codes(target, groups, chunk.encoded, position)
 
 
 class _Chunk:
-    """Rows of one chunk on their way into groups. found: group, second, cosine, border; encoded: their codes."""
+    """Rows of one chunk on their way into groups. found: their groups; encoded: their codes; cut: distance to a border
+    from which a row is no guest beyond it."""
 
-    def __init__(self, rows: Rows, quantiser: Quantiser, centres: kmeans.Centres | None) -> None:
-        self.rows, self.quantiser, self.centres = rows, quantiser, centres
+    def __init__(self, rows: Rows, quantiser: Quantiser, centres: kmeans.Centres | None, cut: float) -> None:
+        self.rows, self.quantiser, self.centres, self.cut = rows, quantiser, centres, cut
         size, columns = rows.shape
-        kinds = {"group": np.int32, "second": np.int32, "cosine": np.float32, "border": np.float32}
-        self.found: dict[str, Any] = {name: np.empty(size, kind) for name, kind in kinds.items()}
+        self.found = Groups.empty(size)
         self.encoded = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
 
     def encode(self, part: slice) -> None:
@@ -272,15 +285,19 @@ class _Chunk:
 
     def assign(self, part: slice) -> None:
         assert self.centres is not None
-        best = self.centres.assign(self.encoded.codes[part])
-        self.found["group"][part], self.found["second"][part] = best.nearest, best.second
-        self.found["border"][part] = _borders(self.centres, best, self.quantiser)
+        best = self.centres.assign(self.encoded.codes[part], PROBES)
+        self.found.groups[part, 0] = best.nearest[:, 0]
+        for number in range(1, PROBES):
+            border = _borders(self.centres, best, number, self.quantiser)
+            self.found.groups[part, number] = np.where(border <= self.cut, best.nearest[:, number], -1)
+            if number == 1:
+                self.found.border[part] = border
 
     def measure(self, part: slice, vectors: FloatArray | None = None) -> None:
         """Cosines to the centres."""
         assert self.centres is not None
         vectors = self.rows.read(part) if vectors is None else vectors
-        kernels.row_dots(vectors, self.centres.unit, self.found["group"][part], self.found["cosine"][part])
+        kernels.row_dots(vectors, self.centres.unit, self.found.groups[part, 0], self.found.cosine[part])
 
 
 def _runs(size: int, rows: int) -> list[slice]:
@@ -306,17 +323,15 @@ def refuse_unusable(length: FloatArray) -> None:
         )
 
 
-def _write_chunk(output: Path, found: Mapping[str, npt.NDArray[Any]], encoded: Encoded, position: IntArray) -> None:
-    with publish(output) as folder:
-        folder.mkdir()
-        np.savez(folder / "columns.npz", **found)  # type: ignore[arg-type]  # numpy types its own keywords only
-        at_home = np.argsort(found["group"], kind="stable")
-        near = np.flatnonzero(found["second"] >= 0)
-        away = near[np.argsort(found["second"][near], kind="stable")]
-        for name, order, label in (("codes", at_home, found["group"]), ("guests", away, found["second"])):
-            np.save(folder / f"{name}.npy", encoded.codes[order])
-            facts = np.empty(len(order), FACTS)
-            facts["group"], facts["position"] = label[order], position[order]
-            for fact in ("error", "length", "along"):
-                facts[fact] = getattr(encoded, fact)[order]
-            np.save(folder / f"{name}-facts.npy", facts)
+def _write_codes(folder: Path, groups: IntArray, encoded: Encoded, position: IntArray) -> None:
+    order = np.argsort(groups[:, 0], kind="stable")
+    np.save(folder / "codes.npy", encoded.codes[order])
+    facts = np.empty(len(order), FACTS)
+    facts["group"], facts["position"] = groups[order, 0], position[order]
+    for fact in ("error", "length", "along"):
+        facts[fact] = getattr(encoded, fact)[order]
+    np.save(folder / "codes-facts.npy", facts)
+    place, number = np.nonzero(groups[order, 1:] >= 0)
+    guests = np.empty(len(place), GUEST)
+    guests["group"], guests["place"] = groups[order[place], number + 1], place
+    np.save(folder / "guests.npy", guests[np.argsort(guests["group"], kind="stable")])

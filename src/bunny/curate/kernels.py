@@ -68,72 +68,64 @@ def encode(rows: Any, mean: Any, scale: Any, codes: Any, error: Any, length: Any
 
 
 @njit(cache=True, nogil=True)
-def best_two(scores: Any, bias: Any, first: Any, second: Any, margin: Any) -> None:
-    """Of each row of (N, K) int32 scores plus (K,) bias: the best column, the next, and by how much it is better.
-    Of equal ones the lower column. `scores` is spoilt. second is -1 and margin 0 where K = 1."""
-    columns = scores.shape[1]
+def best_columns(scores: Any, bias: Any, found: Any, tops: Any) -> None:
+    """The best columns of (N, K) int32 scores plus (K,) bias into (N, P) `found`, best first, their scores into (N, P)
+    `tops`. Of equal ones the lower column. `scores` is spoilt. -1 and LEAST where there is no other column."""
+    columns, wanted = scores.shape[1], found.shape[1]
     for i in range(scores.shape[0]):
         row = scores[i]
         top = LEAST
         for j in range(columns):
             row[j] += bias[j]
             top = max(top, row[j])
-        best = 0
-        while row[best] != top:
-            best += 1
-        first[i], second[i], margin[i] = best, -1, 0
-        if columns > 1:
-            row[best] = LEAST
-            next_top = LEAST
-            for j in range(columns):
-                next_top = max(next_top, row[j])
-            other = 0
-            while row[other] != next_top or other == best:
-                other += 1
-            second[i], margin[i] = other, top - next_top
+        for place in range(wanted):
+            if place >= columns:
+                found[i, place], tops[i, place] = -1, LEAST
+                continue
+            if place > 0:
+                row[found[i, place - 1]] = LEAST
+                top = LEAST
+                for j in range(columns):
+                    top = max(top, row[j])
+            best = 0
+            while row[best] != top:
+                best += 1
+            found[i, place], tops[i, place] = best, top
 
 
 @njit(cache=True, nogil=True)
-def best_one(scores: Any, bias: Any, first: Any) -> None:
-    """Of each row of (N, K) int32 scores plus (K,) bias: the best column; of equal ones the lowest."""
-    for i in range(scores.shape[0]):
-        row = scores[i]
-        top = LEAST
-        for j in range(row.shape[0]):
-            row[j] += bias[j]
-            top = max(top, row[j])
-        best = 0
-        while row[best] != top:
-            best += 1
-        first[i] = best
+def merge_best(scores: Any, bias: Any, names: Any, rows: Any, found: Any, tops: Any) -> None:
+    """Bring (n, k) int32 scores of some rows and some columns into the rows' best so far.
 
-
-@njit(cache=True, nogil=True)
-def merge_best(scores: Any, bias: Any, names: Any, rows: Any, first: Any, second: Any, top: Any, next_top: Any) -> None:
-    """Bring (n, k) int32 scores of some rows and some columns into the rows' best two so far.
-
-    bias, names: (k,) of the columns; rows: (n,) places in first, second (column names, -1 none), top, next_top.
+    bias, names: (k,) of the columns; rows: (n,) places in (N, P) found (column names, best first, -1 none) and tops.
     Of equal scores the lower name wins, so the order of the calls does not show.
     """
+    last = found.shape[1] - 1
     for i in range(scores.shape[0]):
         at = rows[i]
-        one, two, high, low = first[at], second[at], top[at], next_top[at]
-        row = scores[i]
+        row, best, top = scores[i], found[at], tops[at]
         for start in range(0, row.shape[0], 32):
             stop = min(start + 32, row.shape[0])
             most = LEAST
             for j in range(start, stop):
                 row[j] += bias[j]
                 most = max(most, row[j])
-            if most < low:
+            if most < top[last]:
                 continue
             for j in range(start, stop):
                 score, name = row[j], names[j]
-                if score > high or (score == high and name < one) or one < 0:
-                    one, two, high, low = name, one, score, high
-                elif score > low or (score == low and name < two) or two < 0:
-                    two, low = name, score
-        first[at], second[at], top[at], next_top[at] = one, two, high, low
+                place = last + 1
+                while place > 0 and (
+                    score > top[place - 1]
+                    or best[place - 1] < 0
+                    or (score == top[place - 1] and name < best[place - 1])
+                ):
+                    place -= 1
+                if place > last:
+                    continue
+                for after in range(last, place, -1):
+                    best[after], top[after] = best[after - 1], top[after - 1]
+                best[place], top[place] = name, score
 
 
 @njit(cache=True, nogil=True)
@@ -175,7 +167,7 @@ def add_rows(rows: Any, label: Any, sums: Any) -> None:
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def apart(centres: Any, first: Any, second: Any, found: Any) -> None:
-    """(N,) float32 distances of centres first[n] and second[n]; infinite where there is no second."""
+    """(N,) float32 distances of centres first[n] and second[n]; infinite where second[n] is -1."""
     for i in range(first.shape[0]):
         if second[i] < 0:
             found[i] = np.float32(np.inf)

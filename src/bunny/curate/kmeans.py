@@ -1,4 +1,4 @@
-"""Spherical k-means on codes: int8 rows in, unit centres out, and each row's nearest and second centre.
+"""Spherical k-means on codes: int8 rows in, unit centres out, and each row's nearest centres.
 
 Scores are exact integers and sums are sums of integers, so the groups are the same on any machine, with any number of
 threads, in any order of blocks. Training looks at a growing sample of the rows. With many centres a row is compared
@@ -27,12 +27,15 @@ SCHEDULE = ((0.38, 32), (0.76, 64), (1.0, 128))  # until this share of the round
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """Of each of N rows: nearest and second centre (int32; second -1 if K = 1), and by how much the nearest is
-    better, in code units (int32)."""
+    """nearest: (N, P) int32 centres of each row, nearest first, -1 where there are no more. score: (N, P) int32
+    likenesses in code units; only their differences within a row mean anything."""
 
     nearest: IntArray
-    second: IntArray
-    margin: IntArray
+    score: IntArray
+
+    @staticmethod
+    def nothing(rows: int, count: int) -> Assigned:
+        return Assigned(np.full((rows, count), -1, np.int32), np.full((rows, count), kernels.LEAST, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +70,22 @@ class Centres:
             return self
         many = int(2 ** np.round(np.log2(1.2 * np.sqrt(count))))
         heads = _lloyd(quantiser.encode(self.unit), quantiser, many, rng, 10, "random")
-        label = _assign_all(self.codes, heads).nearest
+        label = heads.assign(self.codes).nearest[:, 0]
         order = np.argsort(label, kind="stable")
         start = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=len(heads.unit)))])
         cells = Cells(heads.codes, heads.bias, start.astype(np.int64), min(len(heads.unit), max(FEW_CELLS, many // 8)))
         return Centres(self.unit[order], self.codes[order], self.bias[order], cells)
 
-    def assign(self, codes: Codes) -> Assigned:
-        """The centres of (N, D) rows."""
-        return _assign_all(codes, self) if self.cells is None else _assign_by_cells(codes, self, self.cells)
+    def assign(self, codes: Codes, count: int = 1) -> Assigned:
+        """The nearest centres of (N, D) rows, so many of each."""
+        found = Assigned.nothing(len(codes), count)
+        if self.cells is None:
+            _look_at_all(codes, self, found)
+        else:
+            for start in range(0, len(codes), SEGMENT):
+                rows = slice(start, start + SEGMENT)
+                _visit_cells(codes[rows], self, self.cells, Assigned(found.nearest[rows], found.score[rows]))
+        return found
 
 
 def train(
@@ -114,11 +124,11 @@ def _lloyd(
     for number in range(iterations):
         codes = encoded.codes[: max(LEAST, groups * _rows_a_centre((number + 1) / iterations))]
         centres = centres.with_cells(quantiser, rng) if cells else centres
-        found = centres.assign(codes)
-        if len(found.nearest) == len(before) and bool((found.nearest == before).all()):
+        label = centres.assign(codes).nearest[:, 0]
+        if np.array_equal(label, before):
             break
-        before = found.nearest
-        centres = _moved(codes, encoded.along[: len(codes)], found.nearest, centres, quantiser)
+        before = label
+        centres = _moved(codes, encoded.along[: len(codes)], label, centres, quantiser)
     return centres.with_cells(quantiser, rng) if cells else centres
 
 
@@ -148,21 +158,9 @@ def _fit(codes: Codes, along: FloatArray, label: IntArray, centres: Centres, qua
     return found + along
 
 
-def _assign_all(codes: Codes, centres: Centres) -> Assigned:
-    found = _nothing(len(codes))
+def _look_at_all(codes: Codes, centres: Centres, found: Assigned) -> None:
     for rows in _slices(len(codes)):
-        scores = products(codes[rows], centres.codes)
-        kernels.best_two(scores, centres.bias, found.nearest[rows], found.second[rows], found.margin[rows])
-    return found
-
-
-def _assign_by_cells(codes: Codes, centres: Centres, cells: Cells) -> Assigned:
-    """Best two among the centres of every row's nearest cells."""
-    found = _nothing(len(codes))
-    for start in range(0, len(codes), SEGMENT):
-        rows = slice(start, start + SEGMENT)
-        _visit_cells(codes[rows], centres, cells, Assigned(found.nearest[rows], found.second[rows], found.margin[rows]))
-    return found
+        kernels.best_columns(products(codes[rows], centres.codes), centres.bias, found.nearest[rows], found.score[rows])
 
 
 def _visit_cells(codes: Codes, centres: Centres, cells: Cells, found: Assigned) -> None:
@@ -171,9 +169,6 @@ def _visit_cells(codes: Codes, centres: Centres, cells: Cells, found: Assigned) 
     probed = np.empty((size, cells.probed), np.int32)
     for rows in _slices(size):
         kernels.best_cells(products(codes[rows], cells.codes), cells.bias, probed[rows])
-    found.nearest[:] = -1
-    top = np.full(size, kernels.LEAST, np.int32)
-    next_top = top.copy()
     visits = np.argsort(probed.ravel(), kind="stable")
     edges = np.searchsorted(probed.ravel()[visits], np.arange(len(cells.codes) + 1))
     for cell in np.flatnonzero(np.diff(edges)):
@@ -183,13 +178,7 @@ def _visit_cells(codes: Codes, centres: Centres, cells: Cells, found: Assigned) 
         for part in _slices(len(visitors)):
             some = visitors[part]
             scores = products(codes[some], centres.codes[own])
-            kernels.merge_best(scores, centres.bias[own], names, some, found.nearest, found.second, top, next_top)
-    known = found.second >= 0
-    found.margin[:] = np.where(known, top.astype(np.int64) - next_top, 0)
-
-
-def _nothing(size: int) -> Assigned:
-    return Assigned(np.zeros(size, np.int32), np.full(size, -1, np.int32), np.zeros(size, np.int32))
+            kernels.merge_best(scores, centres.bias[own], names, some, found.nearest, found.score)
 
 
 def _spread(codes: Codes, groups: int, rng: np.random.Generator) -> IntArray:

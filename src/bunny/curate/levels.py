@@ -7,7 +7,7 @@ go if one of each set stays. Rows are compared as in `bunny.curate.linking`, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +30,6 @@ SMALL = 48  # rows of a set that is compared without a matrix product
 TALL = 1_024
 
 SORTED = "members.npy"
-MEMBER = np.dtype([("row", "<i8"), ("set", "<i8"), ("group", "<i4"), ("second", "<i4")])
 
 Array = npt.NDArray[Any]
 
@@ -62,25 +61,18 @@ def grid(lowest: float, above: float) -> FloatArray:
 
 
 def links_of_sets(
-    sets: IntArray,
-    vectors: Rows,
-    columns: Mapping[str, IntArray],
-    lowest: float,
-    above: float,
-    folder: Path,
-    place: Place,
+    sets: IntArray, vectors: Rows, groups: IntArray, lowest: float, above: float, folder: Path, place: Place
 ) -> Links:
-    """Links at every threshold. sets: (N,) the lowest row of each row's set at `lowest`; columns: (N,) `group` and
-    `second` as they were compared; folder: where `grouping` has put these rows."""
+    """Links at every threshold. sets: (N,) the lowest row of each row's set at `lowest`; groups: (N, P) int32 as they
+    were compared; folder: where `grouping` has put these rows."""
     size = len(sets)
     several = np.flatnonzero(np.bincount(sets, minlength=size)[sets] > 1)  # rows of sets of several
     order = several[np.argsort(sets[several], kind="stable")]
     del several
     work = folder / f"levels-{lowest!r}-{above!r}"
     if not (work / SORTED).exists():
-        members = np.empty(len(order), MEMBER)
-        members["row"], members["set"] = order, sets[order]
-        members["group"], members["second"] = columns["group"][order], columns["second"][order]
+        members = np.empty(len(order), [("row", "<i8"), ("set", "<i8"), ("groups", "<i4", groups.shape[1:])])
+        members["row"], members["set"], members["groups"] = order, sets[order], groups[order]
         write_array(work / SORTED, members)
     tasks = [
         Task(
@@ -116,7 +108,7 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
     """Task: the links of some sets' rows (`cosine`, `to`, `least`; in the order of SORTED)."""
     placed = Placed.open(folder)
     told = np.load(Path(work) / SORTED, mmap_mode="r")[first:last]
-    order, set_of, group, second = (np.ascontiguousarray(told[name]) for name in ("row", "set", "group", "second"))
+    order, set_of, groups = (np.ascontiguousarray(told[name]) for name in ("row", "set", "groups"))
     levels = grid(lowest, above)
     mark = int(np.searchsorted(levels, np.float32(above)))
     cosine, to = np.full(len(order), levels[0], np.float32), set_of.astype(np.int64)
@@ -127,12 +119,12 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
         vectors = placed.read(order[span[0] : span[1]])
         own = slice(*span)
         inside = edges[(edges >= span[0]) & (edges <= span[1])] - span[0]
-        known = (vectors, inside, SMALL, group[own], second[own], levels, mark, order[own])
+        known = (vectors, inside, SMALL, groups[own], levels, mark, order[own])
         set_kernels.link_small_sets(*known, cosine[own], to[own], least[own])
         for start, stop in pairwise(inside.tolist()):
             if stop - start > SMALL:
                 rows = slice(span[0] + start, span[0] + stop)
-                large = _Set(vectors[start:stop], group[rows], second[rows], levels, mark)
+                large = _Set(vectors[start:stop], groups[rows], levels, mark)
                 cosine[rows], to[rows], least[rows] = large.links(order[rows])
 
     in_threads(some, _spans(edges))
@@ -158,8 +150,8 @@ def _spans(edges: IntArray) -> Iterator[tuple[int, int]]:
 class _Set:
     """One set's (n, D) vectors, in order of the rows, and its sets at every threshold of the grid."""
 
-    def __init__(self, vectors: FloatArray, group: Array, second: Array, levels: FloatArray, mark: int) -> None:
-        self.vectors, self.group, self.second, self.levels, self.mark = vectors, group, second, levels, mark
+    def __init__(self, vectors: FloatArray, groups: Array, levels: FloatArray, mark: int) -> None:
+        self.vectors, self.groups, self.levels, self.mark = vectors, groups, levels, mark
         self.parents = np.tile(np.arange(len(vectors), dtype=np.int64), (len(levels), 1))
 
     def links(self, rows: IntArray) -> tuple[FloatArray, IntArray, FloatArray]:
@@ -176,4 +168,4 @@ class _Set:
         return cosine, np.where(to >= 0, rows[to], rows), least
 
     def _join(self, scores: FloatArray, start: int) -> None:
-        set_kernels.join_levels(scores, start, self.vectors, self.group, self.second, self.levels, self.parents)
+        set_kernels.join_levels(scores, start, self.vectors, self.groups, self.levels, self.parents)

@@ -1,6 +1,6 @@
 """Linked groups: codes in order of the groups in, sets of rows linked by a likeness out. Exact within what is compared.
 
-Compared are all rows of a group and its guests (rows near the border, see `grouping`, whose second group it is). Codes
+Compared are all rows of a group and its guests (rows near its border, see `grouping`). Codes
 decide what they can decide for sure; the vectors decide the rest. `link_bucket` is the task: some groups whose rows
 fit into memory together. Nothing is kept of a link but that it joins two sets.
 """
@@ -75,8 +75,8 @@ def _group_sizes(placed: Placed) -> IntArray:
     """(K,) rows and guests of every group."""
     total = np.zeros(0, np.int64)
     for _, _, chunk in placed.chunks():
-        for name in ("codes", "guests"):
-            here = np.bincount(np.load(chunk / f"{name}-facts.npy", mmap_mode="r")["group"])
+        for name in ("codes-facts", "guests"):
+            here = np.bincount(np.load(chunk / f"{name}.npy", mmap_mode="r")["group"])
             if len(here) > len(total):
                 total = np.concatenate([total, np.zeros(len(here) - len(total), np.int64)])
             total[: len(here)] += here
@@ -121,7 +121,7 @@ def link_bucket(folder: str, first: int, last: int, above: float, output: Path) 
     placed = Placed.open(folder)
     model = read_arrays(placed.folder / "centres.npz")
     quantiser = Quantiser(model["mean"], float(model["scale"]))
-    homes, guests = (_side(placed, name, first, last) for name in ("codes", "guests"))
+    homes, guests = (_side(placed, guests, first, last) for guests in (False, True))
     both = {name: np.concatenate([getattr(homes, name), getattr(guests, name)]) for name in EVERY}
     bounds = quantiser.bounds(both["error"], both["length"], both["along"])
     bucket = _Bucket(homes, guests, both["position"], *bounds, quantiser.unit, np.float32(above), placed)
@@ -137,26 +137,26 @@ def link_bucket(folder: str, first: int, last: int, above: float, output: Path) 
     write_arrays(output, {"first": one_side, "second": other_side})
 
 
-def _side(placed: Placed, name: str, first: int, last: int) -> Side:
-    """The rows of the groups from all chunks."""
-    keys = ("group", *EVERY)
-    parts: dict[str, list[Array]] = {key: [] for key in keys}
-    runs: list[tuple[Path, slice]] = []
+def _side(placed: Placed, guests: bool, first: int, last: int) -> Side:
+    """The rows, or the guests, of the groups from all chunks."""
+    groups, parts, runs = [], [], []
     for _, _, chunk in placed.chunks():
-        facts = np.load(chunk / f"{name}-facts.npy", mmap_mode="r")
-        here = slice(*np.searchsorted(facts["group"], [first, last]).tolist())
-        runs.append((chunk / f"{name}.npy", here))
-        for key in keys:
-            parts[key].append(facts[key][here])
-    facts = {key: np.concatenate(values) for key, values in parts.items()}
-    order = np.argsort(facts["group"], kind="stable")
+        facts = np.load(chunk / "codes-facts.npy", mmap_mode="r")
+        told = np.load(chunk / "guests.npy", mmap_mode="r") if guests else facts
+        here = slice(*np.searchsorted(told["group"], [first, last]).tolist())
+        rows: Array | slice = np.array(told["place"][here]) if guests else here  # of the chunk's codes
+        groups.append(told["group"][here])
+        parts.append(facts[rows])
+        runs.append((chunk / "codes.npy", rows))
+    group, facts = np.concatenate(groups), np.concatenate(parts)
+    order = np.argsort(group, kind="stable")
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     codes, done = np.zeros((len(order) + WIDE, placed.vectors.shape[1]), np.int8), 0
-    for path, here in runs:
-        codes[place[done : done + here.stop - here.start]] = np.load(path, mmap_mode="r")[here]
-        done += here.stop - here.start
-    return Side(codes, **{key: facts[key][order] for key in keys})
+    for (path, rows), part in zip(runs, parts, strict=True):
+        codes[place[done : done + len(part)]] = np.load(path, mmap_mode="r")[rows]
+        done += len(part)
+    return Side(codes, group[order], **{key: facts[key][order] for key in EVERY})
 
 
 @dataclass(frozen=True, slots=True)

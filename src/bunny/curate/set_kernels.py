@@ -169,13 +169,22 @@ def settle(pairs: Any, places: Any, rows: Any, threshold: Any, parent: Any) -> N
 
 
 @njit(cache=True, nogil=True)
-def join_levels(
-    scores: Any, start: int, rows: Any, group: Any, second: Any, levels: Any, parents: Any
-) -> None:  # fmt: skip
+def meet(one: Any, other: Any) -> bool:
+    """Whether two rows with these (P,) groups share one; -1 is none."""
+    for i in range(one.shape[0]):
+        if one[i] >= 0:
+            for j in range(other.shape[0]):
+                if one[i] == other[j]:
+                    return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def join_levels(scores: Any, start: int, rows: Any, groups: Any, levels: Any, parents: Any) -> None:
     """Join, in (L, n) parents, the rows that are linked at each of (L,) ascending levels.
 
-    scores: products of rows start, start + 1, … with the rows from `start` on; only later rows count. Compared are rows
-    that share a group: their first or, where it is not -1, their second. A score near a level is taken again, exactly.
+    scores: products of rows start, start + 1, … with the rows from `start` on; only later rows count. groups: (n, P);
+    compared are rows that share one. A score near a level is taken again, exactly.
     """
     top = levels.shape[0] - 1
     level = np.int64(0)  # scores in a row are alike: the search begins where the last one ended
@@ -186,12 +195,7 @@ def join_levels(
             if score < levels[0] - np.float32(1e-5):
                 continue
             other = start + j
-            if not (
-                group[one] == group[other]
-                or group[one] == second[other]
-                or second[one] == group[other]
-                or (second[one] >= 0 and second[one] == second[other])
-            ):
+            if not meet(groups[one], groups[other]):
                 continue
             while level < top and levels[level + 1] <= score + np.float32(1e-5):
                 level += 1
@@ -236,7 +240,7 @@ def least_in_set(rows: Any, parent: Any, scores: Any, least: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def link_small_sets(
-    rows: Any, edges: Any, most: int, group: Any, second: Any, levels: Any, mark: int, names: Any,
+    rows: Any, edges: Any, most: int, groups: Any, levels: Any, mark: int, names: Any,
     cosine: Any, to: Any, least: Any,
 ) -> None:  # fmt: skip
     """Links of every set of at most `most` rows. Set k is rows edges[k] to edges[k + 1] - 1 of (N, D) rows; names: (N,)
@@ -255,7 +259,7 @@ def link_small_sets(
         for level in range(levels.shape[0]):
             for i in range(size):
                 parents[level, i] = i
-        join_levels(scores, 0, own, group[start:stop], second[start:stop], levels, parents)
+        join_levels(scores, 0, own, groups[start:stop], levels, parents)
         least_in_set(own, parents[mark], scores, least[start:stop])
         found = np.full(size, np.float32(np.nan), np.float32)
         first = np.full(size, -1, np.int64)

@@ -14,15 +14,15 @@ from bunny.curate.work import place_of
 
 
 class Cluster(OrderedStep):
-    """Spherical k-means. Adds `cluster`, `centre_cosine`, `border` (distance to the nearest border between groups), and
-    `second_cluster`: the group beyond it, of rows near enough to be compared there too; -1 of the others."""
+    """Spherical k-means. Adds `cluster`, `centre_cosine`, `border` (distance to the border of the next group), and
+    `second_cluster` and `third_cluster`: the next groups, of rows near enough to be compared there too; else -1."""
 
     groups: int | None = Field(None, gt=0, description="how many; or give rows_per_group")
     rows_per_group: int | None = Field(None, gt=0, description="mean size, instead of `groups`")
     vectors: str = "visual"  # the column to group by: visual, image or text
     iterations: int = Field(20, gt=0)
     start: Literal["spread", "random"] = "spread"  # spread = k-means++; random for very many groups
-    reach: float = Field(0.06, ge=0, description="distance to a border up to which a row is compared beyond it too")
+    reach: float = Field(0.04, ge=0, description="distance to a border up to which a row is compared beyond it too")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Cluster:
@@ -39,9 +39,10 @@ class Cluster(OrderedStep):
             )
         return decision(
             np.full(len(pool), "", dtype=object),
-            cluster=found.group,
+            cluster=found.groups[:, 0],
             centre_cosine=found.cosine,
-            second_cluster=found.second,
+            second_cluster=found.groups[:, 1],
+            third_cluster=found.groups[:, 2],
             border=found.border,
         )
 

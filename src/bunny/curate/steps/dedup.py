@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from bunny.core.types import Decision, FloatArray, IntArray, Pool, one_reason
 from bunny.curate.columns import Rows
-from bunny.curate.duplicates import Compared, find_duplicates, row_cosine
+from bunny.curate.duplicates import find_duplicates, row_cosine
 from bunny.curate.stars import Preference, split_into_stars
 from bunny.curate.step import OrderedStep, column, decision, vectors_of
 from bunny.curate.work import place_of
@@ -35,7 +35,7 @@ class Dedup(OrderedStep):
     least_cosine: float | None = Field(None, ge=-1, le=1, description="star: of any two members; the widest diameter")
     vectors: str = "visual"  # the column to compare
     within: Literal["cluster", "pool"] = "cluster"  # `pool` compares all with all: exact, N² products
-    probes: Literal[1, 2] = 2  # 2: rows near a border are compared in their second cluster too; 1: the paper's way
+    probes: Literal[1, 2, 3] = 3  # clusters in which a row near borders is compared, if known; 1: the paper's way
     curve_from: float | None = Field(None, gt=-1, le=1, description="lowest threshold of the curve")
 
     @model_validator(mode="after")
@@ -49,7 +49,7 @@ class Dedup(OrderedStep):
     def look(self, pool: Pool, rng: np.random.Generator) -> Decision:
         vectors = vectors_of(pool, self.vectors, "dedup")
         with place_of(pool) as place:
-            found = find_duplicates(vectors, self._compared(pool), self.above, self._lowest(len(pool)), rng, place)
+            found = find_duplicates(vectors, self._groups(pool), self.above, self._lowest(len(pool)), rng, place)
         component = _numbered(found.sets)
         score = self._score(pool, vectors, component)
         if self.linking == "star":
@@ -72,13 +72,15 @@ class Dedup(OrderedStep):
             return min(self.curve_from, self.above)
         return self.above - BELOW if rows <= FEW else self.above
 
-    def _compared(self, pool: Pool) -> Compared:
+    def _groups(self, pool: Pool) -> IntArray:
+        """(N, P) int32 groups of every row: compared are rows that share one."""
         if self.within == "pool":
-            return Compared(np.zeros(len(pool), np.int32), np.full(len(pool), -1, np.int32))
-        group = np.asarray(column(pool, "cluster", "dedup", made_by="cluster"))
-        if self.probes == 1:
-            return Compared(group, np.full(len(pool), -1, np.int32))
-        return Compared(group, np.asarray(column(pool, "second_cluster", "dedup", made_by="cluster")))
+            return np.zeros((len(pool), 1), np.int32)
+        names = ["cluster", "second_cluster", "third_cluster"][: self.probes]
+        if names[-1] == "third_cluster" and "third_cluster" not in pool:  # grouped by something that knows two
+            names.pop()
+        found: IntArray = np.stack([column(pool, name, "dedup", made_by="cluster") for name in names], 1)
+        return found.astype(np.int32, copy=False)
 
     def _score(self, pool: Pool, vectors: Rows, component: IntArray) -> FloatArray:
         """(N,) float64, what the members are ranked by: a column, else the cosine to the centroid."""
