@@ -78,14 +78,48 @@ def test_key_changes_with_all_that_an_answer_depends_on(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_key_is_the_same_after_the_pictures_folder_has_moved(tmp_path: Path) -> None:
+def test_a_picture_counts_by_its_content_not_by_its_name(tmp_path: Path) -> None:
     keys = []
-    for folder in (tmp_path / "here", tmp_path / "there"):
-        folder.mkdir()
-        (folder / "a.png").write_bytes(b"one")
+    for name in ("here/a.png", "there/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"one" * 1_000_000)
         cache = AnswerCache(tmp_path / "cache.jsonl")
-        keys.append(cache.key("m", question("What?", ImageRef(str(folder / "a.png")))))
+        keys.append(cache.key("m", question("What?", ImageRef(str(tmp_path / name)))))
     assert keys[0] == keys[1]
+
+
+def test_the_digest_given_says_what_a_picture_is(tmp_path: Path) -> None:
+    def digest(image: ImageRef) -> str:
+        if image.member == "bad":
+            raise UserError("not a picture")
+        return "same"
+
+    cache = AnswerCache(tmp_path / "cache.jsonl", digest=digest)
+    keys = [cache.key("m", question("What?", ImageRef("set.parquet", member))) for member in ("1", "2", "bad")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_processes_write_files_of_their_own_and_read_all(tmp_path: Path) -> None:
+    path = tmp_path / "run[1]" / "answers.jsonl"
+    for rank in range(3):
+        AnswerCache(path, rank).put(f"k{rank}", "q", f"text {rank}")
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "answers.1.jsonl",
+        "answers.2.jsonl",
+        "answers.jsonl",
+    ]
+    for rank in range(4):
+        assert [AnswerCache(path, rank).get(f"k{n}") for n in range(3)] == ["text 0", "text 1", "text 2"]
+
+
+def test_a_line_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    AnswerCache(path, 1).put("k", "q", "text")
+    torn = path.with_name("answers.1.jsonl")
+    torn.write_bytes(torn.read_bytes() + b'{"key": "l", "te')
+    before = torn.read_bytes()
+    assert AnswerCache(path).get("k") == "text"
+    assert torn.read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_is_a_one_line_error(tmp_path: Path) -> None:

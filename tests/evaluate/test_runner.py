@@ -5,10 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bunny.core.errors import UserError
-from bunny.core.types import Answer, Question
+from bunny.core.types import Answer, ImageRef, Question
 from bunny.evaluate import AnswerCache, evaluate, score
+from bunny.evaluate.runner import ask_share, share
 from tests.evaluate.stubs import Colours, Stub, ask, gold
 
 
@@ -144,3 +147,28 @@ def test_every_question_has_its_line() -> None:
         "gold": ["blue"],
     }
     assert rows[2] == asked | {"answer": "blue", "error": "", "value": "blue", "status": "ok", "points": 1.0}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=40), st.integers(1, 5))
+def test_shares_are_all_questions_once_and_no_picture_is_dealt_twice(rows: list[tuple[int, bool]], ranks: int) -> None:
+    questions = [
+        Question(f"q{n}", "?", (ImageRef(f"p{picture}"),) if seen else (), ()) for n, (picture, seen) in enumerate(rows)
+    ]
+    shares = [share(questions, rank, ranks) for rank in range(ranks)]
+    assert sorted(q.id for some in shares for q in some) == sorted(q.id for q in questions)
+    owners = [{(rank, q.images) for q in some if q.images} for rank, some in enumerate(shares)]
+    assert len(set().union(*owners)) == len({q.images for q in questions if q.images})
+    biggest = max((sum(q.images == p.images for q in questions) for p in questions if p.images), default=1)
+    assert max(map(len, shares)) - min(map(len, shares)) <= biggest
+
+
+def test_what_two_processes_answered_is_not_asked_again(tmp_path: Path) -> None:
+    path, asked = tmp_path / "answers.jsonl", []
+    for rank in range(2):
+        stub = Stub(gold)
+        ask_share(Colours(), {"model": stub}, AnswerCache(path, rank), None, rank, 2)
+        asked += [question.id for question in stub.asked]
+    last = Stub(gold)
+    assert evaluate(Colours(), last, cache=AnswerCache(path)).result == evaluate(Colours(), Stub(gold)).result
+    assert last.asked == []
+    assert sorted(asked) == sorted(question.id for question in Colours().rows)

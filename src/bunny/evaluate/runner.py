@@ -125,6 +125,41 @@ def evaluate(
     return replace(outcome, result=replace(outcome.result, baselines=headlines), baselines=others)
 
 
+def ask_share(
+    benchmark: Benchmark,
+    answerers: Mapping[str, Answerer],
+    cache: AnswerCache,
+    settings: Any,
+    rank: int,
+    ranks: int,
+) -> None:
+    """Ask all `answerers` this process's share of the questions, into its own cache; nothing is scored.
+
+    Questions are dealt out by picture, in equal numbers as far as pictures allow. When all processes are through,
+    `evaluate` with a fresh cache finds their answers and asks only what failed.
+    """
+    if isinstance(benchmark, Prepares):
+        benchmark.prepare()
+    questions = share(benchmark.questions(), rank, ranks)
+    for name, answerer in answerers.items():
+        _ask(answerer, questions, cache, settings, f"{benchmark.name}: {name} ({rank + 1} of {ranks})")
+
+
+def share(questions: Sequence[Question], rank: int, ranks: int) -> list[Question]:
+    """The questions of one process of several: all about a picture go to one, most-asked pictures are dealt first."""
+    groups: dict[tuple[ImageRef, ...] | str, list[Question]] = {}
+    for question in questions:  # text alone is nobody's picture: each question by itself
+        groups.setdefault(question.images or question.id, []).append(question)
+    loads = [0] * ranks
+    mine: list[Question] = []
+    for group in sorted(groups.values(), key=len, reverse=True):
+        least = loads.index(min(loads))
+        loads[least] += len(group)
+        if least == rank:
+            mine += group
+    return mine
+
+
 def score(benchmark: Benchmark, answers: Iterable[Answer], answerer: str = "answers file") -> Outcome:
     """The outcome of answers that exist already, in any order. Raises UserError for unknown and repeated ids."""
     questions = tuple(benchmark.questions())

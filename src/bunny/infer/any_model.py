@@ -1,0 +1,121 @@
+"""Any Hugging Face image-text model as an `Answerer`: LLaVA, Qwen2-VL, SmolVLM and whatever else transformers opens.
+
+In: a folder, questions. Out: answers by the model's own chat template and processor, in left-padded batches. Pictures
+stand before the words, each is encoded for every question; only a Bunny shares them (see `answerer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from bunny.core.errors import UserError
+from bunny.core.types import Answer, GenerationSettings, ImageRef, Question
+from bunny.infer.opening import Opened, opened
+
+
+def load_any(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """(model, processor) of a folder; code that comes with a folder is never run. Raises UserError with the reason."""
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+        processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path}: no image-text model that transformers opens ({first})",
+            fix="give a model folder, or serve it elsewhere and use --endpoint",
+        ) from error
+    if not getattr(processor, "chat_template", None):
+        raise UserError(f"{path}: its processor has no chat template", fix="add the model's chat_template.jinja")
+    return model.eval().to(device), processor
+
+
+class AnyAnswerer:
+    """Answers with a loaded model of any kind; arguments as `ModelAnswerer`'s."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str,
+        open_image: Callable[[ImageRef], Any],
+        settings: GenerationSettings,
+        batch_rows: int = 8,
+        workers: int = 2,
+    ) -> None:
+        self.model, self.processor, self.open_image, self.settings = model, processor, open_image, settings
+        self.batch_rows, self.workers = batch_rows, workers
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def answer(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """One answer per question, batch by batch, in order of pictures and length."""
+        ordered = sorted(questions, key=lambda question: (len(question.images), len(question.prompt)))
+        batch: list[Opened] = []
+        for one in opened(([question] for question in ordered), self.open_image, self.workers, ahead=16):
+            if one.error:
+                yield Answer(one.questions[0].id, "", error=one.error)
+                continue
+            if len(batch) == self.batch_rows or (batch and len(batch[0].images) != len(one.images)):
+                yield from self._batch(batch)
+                batch = []
+            batch.append(one)
+        if batch:
+            yield from self._batch(batch)
+
+    def _batch(self, batch: list[Opened]) -> Iterator[Answer]:
+        prompts = [self._prompt(one.questions[0].prompt, len(one.images)) for one in batch]
+        pictures = [list(one.images) for one in batch]
+        inputs = self.processor(
+            text=prompts,
+            images=pictures if pictures[0] else None,
+            padding=len(batch) > 1,
+            padding_side="left",
+            return_tensors="pt",
+        ).to(self.model.device, self.model.dtype)
+        tokenizer = self.processor.tokenizer
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs,
+                generation_config=self._config(),
+                tokenizer=tokenizer if self.settings.stop else None,
+            )
+        texts = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for one, text in zip(batch, texts, strict=True):
+            for stop in self.settings.stop:
+                text = text.partition(stop)[0]
+            yield Answer(one.questions[0].id, text.strip())
+
+    def _prompt(self, words: str, pictures: int) -> str:
+        content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": words}]
+        said = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return str(said)
+
+    def _config(self) -> GenerationConfig:
+        """What was asked, with the model's own ends; its sampling defaults are left out."""
+        own, settings = self.model.generation_config, self.settings
+        ends = own.eos_token_id if own.eos_token_id is not None else self.processor.tokenizer.eos_token_id
+        first = ends[0] if isinstance(ends, list) else ends
+        pads = [own.pad_token_id, self.processor.tokenizer.pad_token_id, first]
+        sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+        return GenerationConfig(
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=settings.temperature > 0,
+            repetition_penalty=settings.repetition_penalty,
+            num_beams=settings.num_beams,
+            stop_strings=list(settings.stop) or None,
+            eos_token_id=ends,
+            bos_token_id=own.bos_token_id,
+            pad_token_id=next((pad for pad in pads if pad is not None), None),
+            **sampling,
+        )
