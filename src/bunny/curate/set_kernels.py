@@ -195,13 +195,14 @@ def join_levels(scores: Any, start: int, rows: Any, groups: Any, levels: Any, pa
             if score < levels[0] - np.float32(1e-5):
                 continue
             other = start + j
-            if not meet(groups[one], groups[other]):
-                continue
             while level < top and levels[level + 1] <= score + np.float32(1e-5):
                 level += 1
             while level > 0 and levels[level] > score + np.float32(1e-5):
                 level -= 1
-            if find(parents[level], one) == find(parents[level], other):
+            known = parents[level]
+            if known[one] == known[other] or find(known, one) == find(known, other):
+                continue
+            if not meet(groups[one], groups[other]):
                 continue
             reached = level
             if score < levels[level] + np.float32(1e-5) and exact_dot(rows[one], rows[other]) < levels[level]:
