@@ -43,8 +43,6 @@ def test_gradients_equal_those_of_padded_rows(
     family: str, what: str, scales: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows without, with one and with two pictures; projector and tower learn too."""
-    to_float = torch.Tensor.float  # S2 resizes in float32, which rounds its gradients: here it stays in float64
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self if self.dtype == torch.float64 else to_float(self))
     side = max(scales, default=32)
     model = learning(tiny(FAMILIES[family], scales), what)
     wanted = padded_loss(model, "tokens", side=side)

@@ -118,7 +118,7 @@ class StageSection(Section):
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, gt=0)  # stops earlier than `epochs`
     rows_per_step: int = Field(128, gt=0, description="global batch in rows (conversations)")
-    tokens_per_pass: int = Field(16384, gt=0, description="packed tokens per forward pass; more passes are accumulated")
+    tokens_per_pass: int = Field(4096, gt=0, description="packed tokens per forward pass; more passes are accumulated")
     max_length: int = Field(2048, gt=0, description="tokens of one row, image tokens included; longer ones are cut")
     normalise: Literal["tokens", "rows", "micro_batches"] = "tokens"  # what weighs the same in a step's loss
     micro_batch_rows: int = Field(8, gt=0, description="rows of a micro batch, for `normalise: micro_batches` only")

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from bunny.model.attention import at_least_float32
+
 
 def multiscale(pixels: Tensor, scales: Sequence[int], tower: Callable[[Tensor], Tensor]) -> Tensor:
     """Features (B, N, C * len(scales)) of pictures (B, 3, L, L), L being the largest scale.
@@ -27,11 +29,11 @@ def multiscale(pixels: Tensor, scales: Sequence[int], tower: Callable[[Tensor], 
 
 def _at_scale(pixels: Tensor, scale: int, cuts: int, side: int, tower: Callable[[Tensor], Tensor]) -> Tensor:
     """Features of one scale on the grid of the smallest: (B, C, rows, columns)."""
-    resized = interpolate(pixels.float(), size=(scale, scale), mode="bicubic").to(pixels.dtype)
+    resized = interpolate(pixels.to(at_least_float32(pixels.dtype)), size=(scale, scale), mode="bicubic").to(pixels.dtype)
     squares = resized.unflatten(3, (cuts, side)).unflatten(2, (cuts, side))  # (B, 3, cuts, side, cuts, side)
     squares = squares.permute(2, 4, 0, 1, 3, 5).flatten(0, 2)  # (cuts * cuts * B, 3, side, side), row by row
     features = tower(squares)  # (cuts * cuts * B, N, C)
     rows = math.isqrt(features.shape[1])
     grid = features.unflatten(1, (rows, rows)).unflatten(0, (cuts, cuts, -1))  # (cuts, cuts, B, rows, columns, C)
     whole = grid.permute(2, 5, 0, 3, 1, 4).flatten(4, 5).flatten(2, 3)  # (B, C, cuts * rows, cuts * columns)
-    return interpolate(whole.float(), size=(rows, rows), mode="area").to(features.dtype)
+    return interpolate(whole.to(at_least_float32(whole.dtype)), size=(rows, rows), mode="area").to(features.dtype)

@@ -96,6 +96,8 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.tokens_seen = self.padded_seen = 0
         self.step_flops = 0.0  # of the last step, on all ranks, without what checkpointing computes again
         self.shape = shape_of(data.config)
+        double = any(p.dtype == torch.float64 for p in model.parameters())
+        self.weight_kind = "float64" if double else "float32"
         self.term = StopOnTerm()
         super().__init__(model=model, args=args, train_dataset=data, callbacks=[self.term])
 
@@ -215,7 +217,7 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return {
             "ids": tensor(batch.ids),
             "targets": tensor(batch.targets),
-            "weights": tensor(batch.weights.astype("float32")),
+            "weights": tensor(batch.weights.astype(self.weight_kind)),
             "positions": tensor(batch.positions),
             "features_at": tensor(batch.features_at),
             "segments": torch.from_numpy(batch.segments),  # read on the host
