@@ -39,9 +39,7 @@ NORMALISED = ("tokens", "rows", "micro_batches")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("what", ["lora", "full"])
 @pytest.mark.parametrize("scales", [(), (32, 64)], ids=["one scale", "S2"])
-def test_gradients_equal_those_of_padded_rows(
-    family: str, what: str, scales: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradients_equal_those_of_padded_rows(family: str, what: str, scales: tuple[int, ...]) -> None:
     """Rows without, with one and with two pictures; projector and tower learn too."""
     side = max(scales, default=32)
     model = learning(tiny(FAMILIES[family], scales), what)
