@@ -56,7 +56,7 @@ class Pipeline:
             {"stage": "tune", "state": "to do", "settings": {"learning_rate": 0.001}},
         ]
 
-    def evaluate(self, model: str, tasks: list[dict[str, Any]], output: Path) -> dict[str, Any]:
+    def evaluate(self, model: str, tasks: list[dict[str, Any]], output: Path, **how: Any) -> dict[str, Any]:
         self.calls.append(("evaluate", model, tasks, output))
         return RESULTS
 

@@ -145,8 +145,17 @@ def train(
 @eval_app.command(MODEL)
 @guarded
 def evaluate(
-    target: Annotated[str, typer.Argument(metavar="MODEL|RECIPE", help="A model folder, or a recipe file.")],
+    target: Annotated[
+        str, typer.Argument(metavar="[MODEL|RECIPE]", help="A folder of ours or of Hugging Face, or a recipe file.")
+    ] = "",
     tasks: Tasks = None,
+    endpoint: Annotated[str, typer.Option("--endpoint", metavar="URL", help="An OpenAI-compatible server.")] = "",
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model's name at the endpoint.")] = "",
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Answer in so many, one for each GPU.")] = 1,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Length limit of an answer; default: what the benchmark asks for.")
+    ] = None,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Questions computed together at most.")] = 32,
     output: Output = None,
     overrides: Overrides = None,
     fast: Fast = False,
@@ -155,9 +164,12 @@ def evaluate(
     """Score a model on benchmarks.
 
     With 95 % intervals, beside honest baselines where a recipe names them.
+    An endpoint's key is read from BUNNY_API_KEY or OPENAI_API_KEY.
 
     \b
     bunny eval runs/demo/model -t easy_vqa,picture_yes_no
+    bunny eval models/llava-1.5-7b-hf -t pope --processes 2
+    bunny eval --endpoint http://localhost:8000/v1 --model qwen2-vl -t pope
     bunny eval recipes/tiny-cpu.yaml
     """
     if recipes.is_recipe(target):
@@ -165,13 +177,28 @@ def evaluate(
             raise UserError("-t goes with a model", fix="a recipe names its tasks itself: see its `evaluate` section")
         return _run(Path(target), output, overrides, fast, False, json)
     names = [name for group in tasks or () for name in group.split(",") if name]
+    if bool(target) == bool(endpoint) or bool(endpoint) != bool(model):
+        raise UserError("which model?", fix="give a folder, or --endpoint URL with --model NAME")
     if not names:
-        raise UserError(f"{target}: which benchmarks?", fix="name them, e.g. -t easy_vqa,picture_yes_no")
+        raise UserError(f"{target or model}: which benchmarks?", fix="name them, e.g. -t easy_vqa,picture_yes_no")
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        from bunny.cli.launch import again
+
+        raise typer.Exit(again(processes))
     _start_log()
     from bunny.pipeline import flow
 
-    folder = output or Path("runs") / f"eval-{Path(target).name}"
-    content = flow.evaluate(target, [{"use": name} for name in names], folder)
+    folder = output or Path("runs") / f"eval-{Path(target or model).name}"
+    content = flow.evaluate(
+        target or model,
+        [{"use": name} for name in names],
+        folder,
+        endpoint=endpoint,
+        batch_rows=batch_rows,
+        max_new_tokens=max_new_tokens,
+    )
+    if not content:
+        return None  # the first process tells the outcome
     return show.as_json(content) if json else show.results(content, folder, model_hint=False)
 
 

@@ -16,7 +16,7 @@ from bunny.core.log import log
 from bunny.core.protocols import Engine
 from bunny.core.recipe import Block, Recipe, check_blocks
 from bunny.core.store import MANIFEST, Artifact, Store, fingerprint, write_atomic
-from bunny.pipeline import stages
+from bunny.pipeline import answering, stages
 from bunny.pipeline.check import check_recipe
 from bunny.pipeline.together import Together, rank
 
@@ -111,10 +111,25 @@ def plan(recipe: Recipe, output: Path) -> list[dict[str, Any]]:
     return out
 
 
-def evaluate(model: str, tasks: Sequence[Block], output: Path, max_new_tokens: int = 32) -> dict[str, Any]:
-    """Score a saved model on benchmarks, beside the majority answer and the same model blind."""
+def evaluate(
+    model: str,
+    tasks: Sequence[Block],
+    output: Path,
+    *,
+    endpoint: str = "",
+    batch_rows: int = 32,
+    max_new_tokens: int | None = None,
+) -> dict[str, Any]:
+    """Score a model on benchmarks, beside the majority answer and the same model blind.
+
+    model: a folder, or with an endpoint's address the name that it goes by there. Of several processes all answer, and
+    the first gets the outcome.
+    """
     Store(output)  # it says why if nothing can be written there
-    scored = stages.score_folder(Path(model), tasks, output, Path.cwd(), max_new_tokens)
+    who = answering.Endpoint(endpoint, model) if endpoint else answering.open_folder(Path(model), batch_rows)
+    scored = answering.score(who, tasks, output, Path.cwd(), max_new_tokens=max_new_tokens, together=True)
+    if not scored:
+        return {}
     content = {"tasks": scored["tasks"], "seconds": {}, "model": model, "report": str(output / "report.html")}
     write_atomic(output / "results.json", json.dumps(content, indent=1))
     return content

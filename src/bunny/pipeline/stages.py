@@ -14,19 +14,16 @@ from typing import Any, Literal
 
 from bunny.core.log import log
 from bunny.core.protocols import Engine
-from bunny.core.recipe import Block, Recipe, StageSection, make
-from bunny.core.seeds import stream
+from bunny.core.recipe import Recipe, StageSection, make
 from bunny.core.store import Artifact, fingerprint, fingerprint_files, write_atomic
-from bunny.core.types import GenerationSettings, Question, Sample
+from bunny.core.types import Sample
 from bunny.pipeline.model_cards import keep_data, write_model_card
-from bunny.pipeline.thumbnail import thumbnail
 from bunny.pipeline.watching import lent
 
 SAMPLES = "samples.parquet"
 PROJECTOR = "projector.safetensors"
 TRAINING = "training"
 NATIVE = "native"
-OPEN_QUESTION = "What is in the picture?"
 
 
 def curate(recipe: Recipe, folder: Path, engine: Engine | None = None) -> Mapping[str, Any]:
@@ -108,90 +105,24 @@ def merge(recipe: Recipe, folder: Path, tuned: Artifact, second: Artifact) -> Ma
 
 def evaluate(recipe: Recipe, folder: Path, tuned: Artifact) -> Mapping[str, Any]:
     """Held-out scores beside the baselines: `scores.json`, `report.html`."""
+    from bunny.pipeline.answering import open_folder, score
     from bunny.train.model_card import add_scores
 
     section = recipe.evaluate
     assert section
-    scored = score_folder(
-        tuned.path,
+    scored = score(
+        open_folder(tuned.path, section.batch_rows, tuned.fingerprint),
         section.tasks,
         folder,
         recipe.locate("."),
-        section.max_new_tokens,
+        max_new_tokens=section.max_new_tokens,
         baselines=section.baselines,
-        batch_rows=section.batch_rows,
         seed=recipe.seed,
-        mark=tuned.fingerprint,
         chats=section.chats,
     )
     write_atomic(folder / "scores.json", json.dumps(scored, indent=1))
     add_scores(tuned.path, scored["tasks"])
     return {"tasks": list(scored["tasks"])}
-
-
-def score_folder(
-    path: Path,
-    tasks: Sequence[Block],
-    folder: Path,
-    recipe_folder: Path,
-    max_new_tokens: int,
-    baselines: Sequence[str] = ("majority", "blind"),
-    batch_rows: int = 32,
-    seed: int = 0,
-    mark: str = "",
-    chats: int = 0,
-) -> dict[str, Any]:
-    """The `tasks` and `chat` parts of results.json for a saved model; report, answers, pictures go into `folder`."""
-    from bunny import evaluate as evaluation
-    from bunny.data.images import open_image
-    from bunny.evaluate import report
-    from bunny.infer.answerer import ModelAnswerer
-    from bunny.infer.generate import Generator
-    from bunny.model.build import load, with_fresh_projector
-
-    settings = GenerationSettings(max_new_tokens=max_new_tokens)
-    model, processor = load(path)
-    name = mark or fingerprint_files(sorted(path.glob("*.safetensors")))
-    answerer = ModelAnswerer(Generator(model, processor), f"{path.name}:{name}", open_image, settings, batch_rows)
-    benchmarks = [
-        make(block, evaluation.BENCHMARKS, f"evaluate.tasks.{number}", seed=seed, folder=recipe_folder)
-        for number, block in enumerate(tasks)
-    ]
-    cache = evaluation.AnswerCache(folder / "answers.jsonl")
-    untrained: Any = None
-    if "untrained" in baselines:
-        fresh = with_fresh_projector(model, seed)
-        untrained = ModelAnswerer(
-            Generator(fresh, processor), f"{path.name}:{name}:fresh-projector:{seed}", open_image, settings, batch_rows
-        )
-    outcomes = []
-    for benchmark in benchmarks:
-        beside: dict[str, Any] = {}
-        if "majority" in baselines:
-            beside["majority"] = evaluation.majority(benchmark)
-        if "blind" in baselines:
-            beside["blind"] = evaluation.Blind(answerer)
-        if untrained is not None:
-            beside["untrained"] = untrained
-        if "shuffled" in baselines:
-            beside["shuffled"] = evaluation.shuffled(answerer, benchmark.questions(), seed)
-        outcomes.append(evaluation.evaluate(benchmark, answerer, baselines=beside, cache=cache, settings=settings))
-    report.write(folder, outcomes, thumbnail)
-    return {"tasks": report.as_json(outcomes), "chat": _chat(answerer, benchmarks[-1].questions(), folder, chats, seed)}
-
-
-def _chat(answerer: Any, questions: Sequence[Question], folder: Path, count: int, seed: int) -> list[dict[str, str]]:
-    """An open question about a few held-out pictures, drawn by `seed`, not chosen: picture file, question, answer."""
-    from bunny.data.images import open_image
-
-    pictures = list(dict.fromkeys(question.images for question in questions if question.images))
-    drawn = stream("evaluate.chat", seed).permutation(len(pictures))[:count]
-    asked = [Question(f"chat{n}", OPEN_QUESTION, pictures[row], ()) for n, row in enumerate(drawn)]
-    answers = {answer.id: answer.text for answer in answerer.answer(asked)}
-    (folder / "pictures").mkdir(exist_ok=True)
-    for question in asked:
-        open_image(question.images[0]).save(folder / "pictures" / f"{question.id}.png")
-    return [{"picture": f"pictures/{q.id}.png", "question": q.prompt, "answer": answers[q.id]} for q in asked]
 
 
 def makers_of(section: StageSection, recipe: Recipe, name: str) -> list[Any]:

@@ -46,6 +46,13 @@ class Together:
             return self._lead(store, name, build, all_take_part, key)
         return self._follow(build)
 
+    def wait(self) -> None:
+        """Returns when all processes are here."""
+        if ranks() > 1:
+            import torch
+
+            torch.distributed.barrier(group=self._meet())
+
     def _lead(self, store: Store, name: str, build: Build, all_take_part: bool, key: Mapping[str, Any]) -> Artifact:
         def begin(folder: Path) -> Mapping[str, Any] | None:
             if all_take_part:
