@@ -158,18 +158,24 @@ def test_two_probes_find_duplicates_across_a_border_and_one_does_not() -> None:
     assert not found.keep[[2, 3]].all()
 
 
-def test_two_probes_leave_few_of_the_duplicates_that_brute_force_finds() -> None:
+def test_more_probes_leave_fewer_of_the_duplicates_that_brute_force_finds() -> None:
     rng = np.random.default_rng(0)
-    base = np.repeat(rng.normal(size=(300, 8)), 2, axis=0) + rng.normal(size=(600, 8)) * 0.08
+    base = np.repeat(rng.normal(size=(300, 8)), 2, axis=0) + rng.normal(size=(600, 8)) * 0.16
     rows = (base / np.linalg.norm(base, axis=1, keepdims=True)).astype(np.float32)
     pool = pool_of(visual=rows)
     pool = pool.with_columns(decide({"use": "cluster", "groups": 20}, pool).columns)
     gone = {
-        key: int((~decide({"use": "dedup", "above": 0.985, **how}, pool).keep).sum())
-        for key, how in (("all", {"within": "pool"}), ("two", {"probes": 2}), ("one", {"probes": 1}))
+        key: int((~decide({"use": "dedup", "above": 0.95, **how}, pool).keep).sum())
+        for key, how in (("all", {"within": "pool"}), (1, {"probes": 1}), (2, {"probes": 2}), (3, {}))
     }
-    assert gone["one"] < gone["two"] <= gone["all"]
-    assert gone["two"] >= 0.98 * gone["all"]
+    assert gone[1] < gone[2] < gone[3] <= gone["all"]
+    assert gone[3] >= 0.98 * gone["all"]
+
+
+def test_a_pool_that_knows_second_clusters_only_is_compared_in_these() -> None:
+    columns = {name: values for name, values in border_pool().columns.items() if name != "third_cluster"}
+    found = decide({"use": "dedup", "above": 0.999}, Pool(columns))
+    assert found.keep.tolist().count(False) == 1
 
 
 def test_rows_without_a_vector_are_a_clear_error() -> None:
