@@ -127,3 +127,10 @@ def test_an_empty_gold_answer_is_told(tmp_path: Path) -> None:
     made = task(tmp_path, doc_to_target="{{''}}")
     with pytest.raises(UserError, match=r"row 0: .* is empty"):
         made.questions()
+
+
+@pytest.mark.parametrize(("splits", "file"), [({}, "test"), ({"test_split": None, "validation_split": "val"}, "val")])
+def test_the_split_names_the_file_of_a_folder(tmp_path: Path, splits: dict[str, Any], file: str) -> None:
+    made = task(tmp_path, dataset_path="data", dataset_kwargs=None, **{"test_split": None, **splits})
+    (tmp_path / "data" / "rows.json").rename(tmp_path / "data" / f"{file}.json")
+    assert len(made.questions()) == 3

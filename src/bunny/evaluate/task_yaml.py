@@ -89,18 +89,14 @@ def read_task(path: Path) -> TaskFile:
 
 def data_file(task: TaskFile, folder: Path) -> Path:
     """The local file of the task's split. Raises UserError where it is not here: nothing is downloaded."""
-    split = (
-        task.test_split if not task.validation_split or "test_split" in task.model_fields_set else task.validation_split
-    )
+    split = task.test_split or task.validation_split or "test"
     given = task.dataset_kwargs.get("data_files")
     name = given.get(split) if isinstance(given, Mapping) else given
     if isinstance(name, list) and len(name) == 1:
         name = name[0]
     path = folder / (name if isinstance(name, str) else task.dataset_path)
     if path.is_dir():
-        found = [
-            one for ending in ("parquet", "jsonl", "json", "csv", "tsv") for one in path.glob(f"**/{split}*.{ending}")
-        ]
+        found = [one for one in path.glob(f"**/{split}*") if one.suffix in ENDINGS]
         path = found[0] if len(found) == 1 else path
     if not path.is_file():
         raise UserError(
