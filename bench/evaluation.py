@@ -1,6 +1,7 @@
 """Seconds to answer a benchmark's questions: ours beside the original's loop, which reads one question at a time.
 
     taskset -c 0 python bench/evaluation.py --json > bench/results/evaluation.json
+    python bench/evaluation.py --shape tiny --dtype bfloat16 --pictures 20 --json           # rows that differ
     python bench/evaluation.py --device cuda --dtype bfloat16 --shape real --json      # written for GPUs, not tried yet
 
 Both ask the same random model about the same made-up pictures in the same run, with the template and the question
@@ -25,6 +26,7 @@ import json
 import os
 import platform
 import random
+import re
 import subprocess
 import tempfile
 import time
@@ -53,10 +55,13 @@ from bunny.infer.generate import Generator
 from bunny.model.build import build
 from bunny.text.template import Template
 
-WORDS = (
-    "red green blue brown white black small large wooden round old young left right top bottom man woman child dog cat "
-    "horse car truck bus train table chair plate cup bottle window door tree flower street field water sky house bench"
-).split()
+WORDS = re.findall(
+    r"\w+",
+    """
+    red green blue brown white black small large wooden round old young left right top bottom man woman child dog cat
+    horse car truck bus train table chair plate cup bottle window door tree flower street field water sky house bench
+""",
+)
 FORMS = ("Is there a {0} {1} in the image?", "What is on the {0} side of the {1} {2}?", "Which kind of {1} is {0}?")
 SUFFIX = "\nAnswer the question using a single word or phrase."
 SHAPES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -118,17 +123,19 @@ def main() -> None:
 
 def random_bunny(folder: Path, shape: str) -> tuple[Any, Any]:
     """(model, processor) with random weights, large enough that answers differ."""
-    vision, text = (dict(zip(names, sizes, strict=True)) for names, sizes in zip((VISION, TEXT), SHAPES[shape]))
+    vision, text = (
+        dict(zip(names, sizes, strict=True)) for names, sizes in zip((VISION, TEXT), SHAPES[shape], strict=True)
+    )
     torch.manual_seed(0)
     tokenizer = word_tokenizer(text["vocab_size"])
     ends = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     config = PhiConfig(**text, **ends, partial_rotary_factor=0.5, max_position_embeddings=2048)
     language = AutoModelForCausalLM.from_config(config)
     tower = SiglipVisionModel(SiglipVisionConfig(**vision))
-    for model in (language, tower):
+    for model, std in ((language, 0.15), (tower, 0.06)):
         for name, parameter in model.named_parameters():
             if "norm" not in name:
-                parameter.data.normal_(std=0.06)
+                parameter.data.normal_(std=std)
     language.save_pretrained(folder / "language")
     tokenizer.save_pretrained(folder / "language")
     tower.save_pretrained(folder / "tower")
