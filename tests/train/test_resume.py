@@ -19,7 +19,7 @@ from bunny.core.errors import UserError
 from bunny.core.store import Store
 from bunny.train import checkpoints, trainer
 from bunny.train.checkpoints import last_checkpoint
-from bunny.train.trainer import Stopped, StepTrainer
+from bunny.train.trainer import StepTrainer, Stopped
 from tests.train.job import state, train
 
 REPOSITORY = Path(__file__).parents[2]

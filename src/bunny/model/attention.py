@@ -2,8 +2,8 @@
 
 On a GPU by FlexAttention (one fused kernel that skips the blocks nobody sees), elsewhere segment by segment by
 PyTorch's own kernels. Registered with transformers' attention interface, so every language model that uses it takes
-part unchanged. The segments travel in place of the attention mask, as a (1, 1, S, 4) tensor: transformers hands a four-dimensional mask
-through every model as it is, and it survives recomputation under activation checkpointing.
+part unchanged. The segments travel in place of the attention mask, as a (1, 1, S, 4) tensor: transformers hands a
+four-dimensional mask through every model as it is, and it survives recomputation under activation checkpointing.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def multiscale(pixels: Tensor, scales: Sequence[int], tower: Callable[[Tensor], 
 
 def _at_scale(pixels: Tensor, scale: int, cuts: int, side: int, tower: Callable[[Tensor], Tensor]) -> Tensor:
     """Features of one scale on the grid of the smallest: (B, C, rows, columns)."""
-    resized = interpolate(pixels.to(at_least_float32(pixels.dtype)), size=(scale, scale), mode="bicubic").to(pixels.dtype)
+    whole = pixels.to(at_least_float32(pixels.dtype))
+    resized = interpolate(whole, size=(scale, scale), mode="bicubic").to(pixels.dtype)
     squares = resized.unflatten(3, (cuts, side)).unflatten(2, (cuts, side))  # (B, 3, cuts, side, cuts, side)
     squares = squares.permute(2, 4, 0, 1, 3, 5).flatten(0, 2)  # (cuts * cuts * B, 3, side, side), row by row
     features = tower(squares)  # (cuts * cuts * B, N, C)

@@ -71,11 +71,7 @@ def train_stage(
     template = Template.named(section.template) if section.template else Template.model_validate(processor.template)
     writer = Writer(template, processor.tokenizer, model.config.image_token_id, model.config.image_seq_length)
     rows = shared_rows(section, samples, writer, rejected, folder, args)
-    order = None
-    if section.group_by_modality_length:
-        with seeded(seed):
-            order = np.asarray(by_modality_and_length(rows.words.tolist(), 1, section.rows_per_step))
-    plan = Plan.of(len(rows), section, order)
+    plan = planned(rows, section, seed)
     log.info("%s: %d rows, %d left out, %d steps", name, len(rows), len(rows.left_out), len(plan))
     set_steps(args, section, len(plan))
 
@@ -83,16 +79,10 @@ def train_stage(
     model.model.language_model.set_attn_implementation(attention.NAME)
     with seeded(seed):
         learning = set_learning(model, section, largest_pass(rows, plan, section))
-        data = StepData(
-            rows,
-            plan,
-            model.config,
-            section,
-            seen_pictures(section, model, processor, open_image, rows, folder, args),
-            rank=args.process_index,
-            ranks=args.world_size,
-            picture_tokens=picture_tokens(model, section),
-        )
+        pictures = seen_pictures(section, model, processor, open_image, rows, folder, args)
+        ranks = {"rank": args.process_index, "ranks": args.world_size}
+        work = picture_tokens(model, section)
+        data = StepData(rows, plan, model.config, section, pictures, picture_tokens=work, **ranks)
         trainer = StepTrainer(learning, data, section, args)
         asked = copy.copy(processor)
         asked.template = template.model_dump()  # questions are written as the stage's rows are
@@ -110,15 +100,23 @@ def train_stage(
             peak=gemm_peak(section.precision, seconds=0.2),
         ):
             trainer.train_on(last_checkpoint(folder))
-    seconds = time.monotonic() - started
     facts = {
         "steps": len(plan),
         "rows": len(rows),
         "cut": int(rows.cut.sum()),
         "left_out": len(rows.left_out),
-        "train_seconds": seconds,
+        "train_seconds": time.monotonic() - started,
     }
     return Trained(finished(trainer, section, seed, before, fresh), facts)
+
+
+def planned(rows: Index, section: StageSection, seed: int) -> Plan:
+    """Which rows every step has: in the set's order, or grouped by modality and length."""
+    order = None
+    if section.group_by_modality_length:
+        with seeded(seed):
+            order = np.asarray(by_modality_and_length(rows.words.tolist(), 1, section.rows_per_step))
+    return Plan.of(len(rows), section, order)
 
 
 def shared_rows(
