@@ -17,7 +17,7 @@ from PIL import Image
 from bunny.core.errors import UserError
 from bunny.core.recipe import find
 from bunny.core.types import Question
-from bunny.evaluate import BENCHMARKS, Blind, evaluate, shuffled
+from bunny.evaluate import BENCHMARKS, Blind, evaluate, majority, shuffled
 from bunny.evaluate.colours import HUES, colour_of
 from bunny.evaluate.made_up import THINGS, named_pictures
 from bunny.evaluate.named import chinese, one_of
@@ -241,6 +241,15 @@ def test_the_demos_held_out_pictures_give_questions(name: str, tmp_path: Path) -
 def test_every_word_of_the_demo_has_a_chinese_name() -> None:
     words = yaml.safe_load((DEMO / "words.yaml").read_text(encoding="utf-8"))["words"]
     assert set(words) <= chinese().keys() and len(set(chinese().values())) == len(chinese())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_most_frequent_answer_is_at_chance(name: str, tmp_path: Path) -> None:
+    benchmark = made(name, tmp_path, sets=4)
+    model = Stub(gold)
+    outcome = evaluate(benchmark, model, baselines={"majority": majority(benchmark)})
+    most = {"counting": 20, "position": 25, "reading": 50, "choice": 0, "colour": 100 / 3}[name]
+    assert outcome.result.baselines["majority"].score <= most + 1e-9
 
 
 def test_wrong_pictures_can_be_shown(tmp_path: Path) -> None:

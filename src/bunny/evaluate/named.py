@@ -108,23 +108,24 @@ class NamedPictures(Section):
         """Random numbers of this benchmark's own."""
         return stream(f"evaluate.{type(self).__name__}.{purpose}", self.seed)
 
-    def meta(self, kind: str, *words: str, **more: Any) -> Mapping[str, Any]:
-        """What a question carries: kind, whether all its things were seen in training, and what the reader needs."""
-        return MappingProxyType({"kind": kind, "seen": self.seen(*words), **more})
+    def meta(self, category: str, *words: str, **more: Any) -> Mapping[str, Any]:
+        """What a question carries: the sub-score it counts for, whether all its things were seen in training, and what
+        the reader needs. No `kind`: the majority baseline knows the kind, and a category may tell the answer."""
+        return MappingProxyType({"category": category, "seen": self.seen(*words), **more})
 
     def parse(self, question: Question, answer: Answer) -> Parsed:
         """The one answer of the closed list that is named."""
         return one_of(answer.text, question.meta["forms"])
 
     def score(self, questions: Sequence[Question], parsed: Sequence[Parsed]) -> EvalResult:
-        """Accuracy in per cent; by kind, and with `trained` for seen and unseen things."""
+        """Accuracy in per cent; by category, and with `trained` for seen and unseen things."""
         right = [item.value == question.gold[0] for question, item in zip(questions, parsed, strict=True)]
         return mean_score(self.name, questions, parsed, right, self.parts(questions))
 
     def parts(self, questions: Sequence[Question]) -> dict[str, list[bool]]:
         """The questions of each sub-score."""
-        kinds = [str(question.meta["kind"]) for question in questions]
-        parts = {kind: [each == kind for each in kinds] for kind in sorted(set(kinds))}
+        names = [str(question.meta["category"]) for question in questions]
+        parts = {name: [each == name for each in names] for name in sorted(set(names))}
         if self.trained is not None:
             seen = [bool(question.meta["seen"]) for question in questions]
             parts |= {"seen": seen, "unseen": [not each for each in seen]}
