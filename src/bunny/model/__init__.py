@@ -8,6 +8,7 @@ each other in circles, and a class registered with a half-imported registry woul
 from __future__ import annotations
 
 import importlib
+import logging
 
 from bunny import AWAITED
 
@@ -22,13 +23,11 @@ def register() -> None:
 
 def quiet() -> None:
     """Turn the libraries' chatter and bars off: what goes wrong in a load is raised, and long work has bars of ours."""
-    import logging
-
     from transformers.utils import logging as chatter
 
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # peft imports it; it tells what it could not find
 
 
+logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # peft imports it, and it tells what it could not find
 register()
