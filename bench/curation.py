@@ -5,7 +5,7 @@
 Makes float16 vectors with known groups of duplicates (see `make_vectors`), then runs each way in a process of its own
 on the same files:
 
-- ours: `bunny.curate.select` with the steps cluster and dedup (two probes, thresholds and estimate included)
+- ours: `bunny.curate.select` with the steps cluster and dedup (three probes, thresholds and estimate included)
 - plain: what one writes first in torch: all vectors in memory as float32, ten full k-means rounds, one product a
   cluster, scipy's connected components, the median member stays (one probe)
 - faiss: its spherical k-means (20 rounds, 256 rows a centre, its default) and one search; quality of the clusters only.

@@ -62,7 +62,7 @@ def group_rows(
     third nearest centre are guests there: compared there too. 0: none."""
     seed = int(rng.integers(1 << 62))
     settings = {"groups": groups, "iterations": iterations, "start": start, "reach": reach, "seed": seed}
-    folder = place_rows(vectors, place, "groups", settings)
+    folder = place_rows(vectors, place, "groups", settings | {"probes": PROBES})
     train = Task("bunny.curate.grouping:train_centres", {"folder": str(folder), **settings}, folder / "centres.npz")
     place.engine.run("centres", [train])
     found = _read_groups(_run_chunks(folder, place))
