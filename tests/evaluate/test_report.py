@@ -12,7 +12,7 @@ from rich.console import Console
 from bunny.core.errors import UserError
 from bunny.core.types import ImageRef, Interval
 from bunny.evaluate import Blind, Outcome, evaluate, majority
-from bunny.evaluate.report import html, markdown, show, table, verdicts, write
+from bunny.evaluate.report import html, markdown, rates, show, table, verdicts, write
 from tests.evaluate.stubs import Colours, Stub, ask, gold
 
 DOT = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
@@ -103,3 +103,30 @@ def test_writes_page_table_and_every_answer(outcome: Outcome, tmp_path: Path) ->
 
 def test_interval_is_shown_with_one_decimal() -> None:
     assert show(Interval(62.449, 58.05, 66.5)) == "62.4 [58.0, 66.5]"
+
+
+def test_the_worst_questions_are_those_that_a_baseline_has_right() -> None:
+    colours = Colours([ask(f"p{row // 3}", row) for row in range(90)])
+    model = Stub(lambda question: "?!" if question.id in ("q5", "q7", "q8", "q30") else gold(question))
+    weak = Stub(lambda question: gold(question) if question.id in ("q7", "q8") else "red")
+    page = html([evaluate(colours, model, baselines={"weak": weak})], lambda image: DOT)
+    worst = page.split("Worst questions")[1].split("<h3>")[0]
+    shown = re.findall(r"Say (\w+), take (\d)", worst)
+    assert shown == [("red", "1"), ("red", "2")]  # q7 before q8, which is about the same picture; q5; q30 is in no list
+    assert "Some wrong answers" in page
+
+
+def test_rates_of_what_was_not_read_stand_beside_the_score() -> None:
+    colours = Colours([ask(f"p{row // 3}", row) for row in range(90)])
+    outcome = evaluate(colours, Stub(lambda question: "" if question.id < "q2" else gold(question)))
+    empty = sum(question.id < "q2" for question in colours.questions())
+    assert rates(outcome) == {"unparsed": pytest.approx(100 * empty / 90), "guessed": 0, "missing": 0}
+    assert f"{100 * empty / 90:.1f} %" in html([outcome])
+
+
+def test_a_difference_that_could_be_chance_comes_with_what_could_be_found() -> None:
+    colours = Colours([ask(f"p{row // 3}", row) for row in range(90)])
+    one = Stub(lambda question: "?!" if question.id == "q5" else gold(question))
+    other = Stub(lambda question: "?!" if question.id in ("q8", "q11") else gold(question))
+    (sentence,) = verdicts(evaluate(colours, one, baselines={"other": other}))
+    assert re.search(r"find a true difference of \d\.\d points in four of five cases; .* could be chance\.$", sentence)
