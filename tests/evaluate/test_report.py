@@ -44,7 +44,7 @@ def test_markdown_holds_scores_baselines_and_readings(outcome: Outcome) -> None:
     text = markdown([outcome])
     assert "| task | model | majority | blind | same | n | unparsed | guessed | missing |" in text
     assert show(outcome.result.headline) in text and "| 90 | 1.1 % | 0.0 % | 0.0 % |" in text
-    assert "90 questions about 30 pictures." in text
+    assert "90 questions about 30 pictures (or sets of them)." in text
     assert "Of 90 answers, 1 empty (1.1 %); the others could be read." in text
     assert "most frequent answer of the test questions (blue)" in text
 
