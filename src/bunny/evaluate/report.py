@@ -88,7 +88,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
     lines += [f"| {one.result.task} | " + " | ".join(_cells(one, columns)) + " |" for one in outcomes]
     for outcome in outcomes:
         result = outcome.result
-        lines += ["", f"## {result.task}", "", f"{result.n} questions about {result.clusters} pictures (or sets of them).", ""]
+        lines += ["", f"## {result.task}", ""]
+        lines += [f"{result.n} questions about {result.clusters} pictures (or sets of them).", ""]
         lines += [f"- {sentence}" for sentence in verdicts(outcome)]
         lines += [f"- {name}: {show(value)}" for name, value in result.scores.items()]
         lines += [f"- {reading(outcome)}"]
