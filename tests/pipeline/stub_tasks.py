@@ -17,7 +17,7 @@ PICTURES = 5
 
 
 class Squares(Section):
-    """Three questions about each of five one-coloured pictures, which lie in the working directory."""
+    """Three questions about each of five one-coloured pictures of different sizes, which lie in the working directory."""
 
     name: str = "squares"
     folder: Path = Path()
@@ -27,7 +27,7 @@ class Squares(Section):
         for number in range(PICTURES):
             path = self.folder / f"square{number}.png"
             if not path.exists():
-                Image.new("RGB", (32, 32), COLOURS[number % 3]).save(path)
+                Image.new("RGB", (32 + number, 32), COLOURS[number % 3]).save(path)
 
     def questions(self) -> Sequence[Question]:
         return [

@@ -38,8 +38,9 @@ def save_bunny(folder: Path) -> Path:
 
 
 def answers_of(folder: Path) -> dict[str, str]:
-    """Question id of the model's own answers -> text, over all files of the cache."""
-    rows = [json.loads(line) for file in sorted(folder.glob("answers*.jsonl")) for line in file.open()]
+    """Key -> text, over all files of the cache."""
+    lines = [line for file in sorted(folder.glob("answers*.jsonl")) for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for line in lines]
     return {row["key"]: row["text"] for row in rows}
 
 
