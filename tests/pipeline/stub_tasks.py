@@ -17,7 +17,7 @@ PICTURES = 5
 
 
 class Squares(Section):
-    """Three questions about each of five one-coloured pictures of different sizes, which lie in the working directory."""
+    """Three questions about each of five one-coloured pictures, no two of a size, in the working directory."""
 
     name: str = "squares"
     folder: Path = Path()
