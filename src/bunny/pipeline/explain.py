@@ -119,13 +119,13 @@ def _neighbours(run: CuratedRun, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _candidates(run: CuratedRun, row: Mapping[str, Any], count: int) -> tuple[IntArray, str]:
-    """Rows to compare with: those of its cluster, then of its second one; else evenly spread ones."""
+    """Rows to compare with: those of its cluster, then of the others near it; else evenly spread ones."""
     if row.get("cluster") is None:
         step = max(1, -(-count // COMPARED))
         return np.arange(0, count, step), "the pool" if step == 1 else f"every {step}th of the pool"
     cluster = run.rows(["cluster"]).column("cluster").fill_null(-1).to_numpy()[:count]
-    second = row.get("second_cluster")
-    wanted = [row["cluster"], *([second] if second is not None and second >= 0 else [])]
+    others = [row.get(name) for name in ("second_cluster", "third_cluster")]
+    wanted = [row["cluster"], *(number for number in others if number is not None and number >= 0)]
     rows = np.concatenate([np.flatnonzero(cluster == number) for number in wanted])
     name = " and ".join(f"cluster {number}" for number in wanted)
     return rows[:COMPARED], name if len(rows) <= COMPARED else f"the first {COMPARED} of {name}"
