@@ -24,8 +24,9 @@ from bunny.pipeline.chat import Chat, Conversation
 from bunny.pipeline.convert import import_model
 from bunny.text.template import Template, Writer
 from bunny.train import stage
+from bunny.train.checkpoints import last_checkpoint
 from bunny.train.learn import optimiser_groups, set_learning
-from bunny.train.trainer import StepTrainer, last_checkpoint
+from bunny.train.trainer import StepTrainer
 from tests.model.test_eva import eva_tensors
 from tests.original_folders import make
 from tests.tiny import FAMILIES, byte_level, language_model, metaspace, save_language_model, save_tower
