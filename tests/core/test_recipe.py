@@ -52,7 +52,11 @@ def test_a_path_in_a_recipe_is_seen_from_the_recipes_folder(tmp_path: Path) -> N
     [
         (changed(seeed=1), "unknown key `seeed`", "did you mean `seed`?"),
         (changed(align={**STAGE, "learning_rte": 1}), "align: unknown key `learning_rte`", "`learning_rate`"),
-        (changed(tune={**STAGE, "lora": {"rank": 8}}), "tune.lora: unknown key `rank`", "known: alpha, dropout, quantise, r"),
+        (
+            changed(tune={**STAGE, "lora": {"rank": 8}}),
+            "tune.lora: unknown key `rank`",
+            "known: alpha, dropout, quantise, r",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_and_the_nearest_one_is_named(
