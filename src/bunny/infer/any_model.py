@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 
 from bunny.core.errors import UserError
 from bunny.core.types import Answer, GenerationSettings, ImageRef, Question
+from bunny.infer.generate import generation_config
 from bunny.infer.opening import Opened, opened
 
 
@@ -103,19 +104,13 @@ class AnyAnswerer:
 
     def _config(self) -> GenerationConfig:
         """What was asked, with the model's own ends; its sampling defaults are left out."""
-        own, settings = self.model.generation_config, self.settings
+        own = self.model.generation_config
         ends = own.eos_token_id if own.eos_token_id is not None else self.processor.tokenizer.eos_token_id
         first = ends[0] if isinstance(ends, list) else ends
         pads = [own.pad_token_id, self.processor.tokenizer.pad_token_id, first]
-        sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
-        return GenerationConfig(
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=settings.temperature > 0,
-            repetition_penalty=settings.repetition_penalty,
-            num_beams=settings.num_beams,
-            stop_strings=list(settings.stop) or None,
+        return generation_config(
+            self.settings,
             eos_token_id=ends,
             bos_token_id=own.bos_token_id,
             pad_token_id=next((pad for pad in pads if pad is not None), None),
-            **sampling,
         )

@@ -28,6 +28,20 @@ class Request:
     images: tuple[Any, ...] = ()
 
 
+def generation_config(settings: GenerationSettings, **own: Any) -> GenerationConfig:
+    """What was asked in transformers' words, with what the model itself brings (ends, padding)."""
+    sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
+    return GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=settings.temperature > 0,
+        repetition_penalty=settings.repetition_penalty,
+        num_beams=settings.num_beams,
+        stop_strings=list(settings.stop) or None,
+        **own,
+        **sampling,
+    )
+
+
 class Generator:
     """A Bunny with its processor, ready to answer.
 
@@ -219,15 +233,9 @@ class Generator:
 
     def _config(self, settings: GenerationSettings) -> GenerationConfig:
         """Only what was asked: a base model's own sampling defaults never leak into an answer."""
-        sampling = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.temperature > 0 else {}
-        return GenerationConfig(
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=settings.temperature > 0,
-            repetition_penalty=settings.repetition_penalty,
-            num_beams=settings.num_beams,
-            stop_strings=list(settings.stop) or None,
+        return generation_config(
+            settings,
             eos_token_id=self._stop_ids(),
             pad_token_id=self._pad(),
             suppress_tokens=[self.model.config.image_token_id],
-            **sampling,
         )
