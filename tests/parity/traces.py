@@ -162,8 +162,8 @@ def _with_its_adapters(folder: Path, reach: float) -> Iterator[None]:
     adapter = open_tensors(folder / "lora")
     set_learning: Callable[..., Any] = stage.set_learning
 
-    def started(model: Any, section: StageSection) -> Any:
-        learning = set_learning(model, section)
+    def started(*asked: Any) -> Any:
+        learning = set_learning(*asked)
         parameters = dict(learning.named_parameters())
         names = {name: name.replace(".model.model.", ".model.model.language_model.", 1) for name in adapter.info}
         drawn = {old: parameters[new.replace(".weight", ".default.weight")] for old, new in names.items()}
