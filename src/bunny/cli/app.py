@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import convert, doctor, merge, recipes, show, zoo
+from bunny.cli import chat, convert, doctor, merge, recipes, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.evaluate import MODEL, eval_app
@@ -202,41 +202,7 @@ def evaluate(
     return show.as_json(content) if json else show.results(content, folder, model_hint=False)
 
 
-@app.command()
-@guarded
-def chat(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
-    words: Annotated[list[str] | None, typer.Argument(metavar="[PICTURE]... [QUESTION]")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer, in tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest word; higher: freer.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest words of this share.")] = 1.0,
-    repetition_penalty: Annotated[float, typer.Option(min=0.1, help="Above 1: repeats itself less.")] = 1.0,
-    json: Annotated[bool, typer.Option("--json", help='Print {"answer": …} per question.')] = False,
-) -> None:
-    """Ask a model about pictures.
-
-    Without a question it is a conversation: /image PATH, /reset, /quit.
-    Questions can also come from a pipe, one per line.
-
-    \b
-    bunny chat runs/demo/model cat.png "What is this?"
-    bunny chat runs/demo/model cat.png "Is there a dog?" --json
-    bunny chat runs/demo/model
-    """
-    from bunny.cli import talk
-    from bunny.core.types import GenerationSettings
-
-    pictures, question = talk.split(words or [])
-    settings = GenerationSettings(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty
-    )
-    _start_log("WARNING")
-    if question:
-        talk.answer_once(model, pictures, question, settings, json)
-    else:
-        talk.converse(model, pictures, settings, json)
-
-
+app.command("chat")(chat.chat)
 app.command("import")(convert.import_)
 app.command("export")(convert.export)
 app.command("merge")(merge.merge)
@@ -310,8 +276,8 @@ def _run(
     return show.as_json(content) if json else show.results(content, folder)
 
 
-def _start_log(level: str = "INFO") -> None:
+def _start_log() -> None:
     """Words of the first process; of the others only what is wrong."""
     from bunny.core.log import set_up
 
-    set_up(os.environ.get("BUNNY_LOG", level) if os.environ.get("RANK", "0") == "0" else "ERROR")
+    set_up(os.environ.get("BUNNY_LOG", "INFO") if os.environ.get("RANK", "0") == "0" else "ERROR")
