@@ -27,13 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": {"core", "data"},
     "export": {"core", "model"},
     "pipeline": {"core", "data", "text", "curate", "evaluate", "model", "train", "infer", "serve", "export"},
-    "cli": {"core", "pipeline"},
+    "study": {"core", "data", "text", "curate", "evaluate", "model", "train", "infer", "pipeline"},
+    "cli": {"core", "pipeline", "study"},
 }
-LAZY_ONLY = {"pipeline": {"train", "infer", "serve", "export", "model"}}
-"""Packages that import torch, which `pipeline` may import inside functions only."""
+LAZY_ONLY = {layer: {"train", "infer", "serve", "export", "model"} for layer in ("pipeline", "study")}
+"""Packages that import torch, which `pipeline` and `study` may import inside functions only."""
 
 NO_TORCH = {"core", "data", "text", "evaluate", "serve", "cli"}
-NO_TORCH_AT_IMPORT = {"pipeline", "curate"}
+NO_TORCH_AT_IMPORT = {"pipeline", "study", "curate"}
 HEAVY = {"torch", "transformers", "accelerate", "peft", "safetensors"}
 
 

@@ -62,8 +62,11 @@ SECTIONS = {
 """Parts of the recipe that a stage's outcome depends on. A stage whose last part is left out does not take place."""
 
 
-def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the recipe's stages (all, or the first few named in `only`) and return what `results.json` holds."""
+def run(recipe: Recipe, output: Path, only: Sequence[str] = (), curated: Artifact | None = None) -> dict[str, Any]:
+    """Run the recipe's stages (all, or the first few named in `only`) and return what `results.json` holds.
+
+    curated: a curated set that is there already, for a recipe without `pool` and `curate`.
+    """
     check_recipe(recipe)
     together = Together()
     store = Store(output) if rank() == 0 else None
@@ -71,7 +74,7 @@ def run(recipe: Recipe, output: Path, only: Sequence[str] = ()) -> dict[str, Any
     wanted = [stage for stage in has if not only or stage in only]
     if not wanted:
         raise UserError(f"{recipe.name}: no {', '.join(only)} in this recipe", fix=f"it has {', '.join(has)}")
-    made: dict[str, Artifact] = {}
+    made = {"curate": curated} if curated else {}
     with stages.leading(recipe, output) as engine:
         if engine is None:  # a rank that helped another one, which has written everything
             return {"tasks": {}, "seconds": {}}
