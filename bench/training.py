@@ -7,7 +7,7 @@ Made-up rows with the lengths of the published data and random weights (see `tra
 
 - lora: tuning with LoRA. `original` is the original's step, `llava_trainer` transformers' Llava in a real HF Trainer,
   `ours` the engine itself (StepData and StepTrainer); `ours_large_passes` with four times the tokens in a pass,
-  `ours_checkpointed` recomputes activations
+  `ours_kept_features` with the tower's features on disk, `ours_checkpointed` recomputes activations
 - align: the projector alone learns
 - full: everything learns, tower included. `nanovlm` is huggingface/nanoVLM's own loop from the folder that `--nanovlm`
   names (not measured without), `nanovlm_tight` the same without the spare sequences of its packing
@@ -41,7 +41,7 @@ from typing import Any
 
 ROWS = 16
 CASES = {
-    "lora": ("original", "llava_trainer", "ours", "ours_large_passes", "ours_checkpointed"),
+    "lora": ("original", "llava_trainer", "ours", "ours_large_passes", "ours_kept_features", "ours_checkpointed"),
     "align": ("original", "llava_trainer", "ours"),
     "full": ("nanovlm", "nanovlm_tight", "ours"),
 }
@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--nanovlm", metavar="FOLDER", help="a copy of huggingface/nanoVLM")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of every way")
-    parser.add_argument("--tokens-per-pass", type=int, default=384, help="of ours")
+    parser.add_argument(
+        "--tokens-per-pass", type=int, help="of ours; default: 288 in full, where memory counts, else 384"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.device == "cpu":
@@ -113,7 +115,8 @@ def measure(args: Any, shape: str, case: str, peaks: dict[str, float]) -> dict[s
     from training_ways import SHAPES, Work
 
     gpu = args.device == "cuda"
-    work = Work(SHAPES[shape], case, FIRST_TIMED + args.steps, ROWS, args.device, gpu, args.tokens_per_pass)
+    tokens = args.tokens_per_pass or (288 if case == "full" else 384)
+    work = Work(SHAPES[shape], case, FIRST_TIMED + args.steps, ROWS, args.device, gpu, tokens)
     work = replace(work, nanovlm=args.nanovlm)
     ways = [way for way in CASES[case] if args.nanovlm or way not in INEXACT]
     name = f"{case}, {shape}"

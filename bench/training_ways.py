@@ -8,7 +8,7 @@ and schedule, so their losses have to agree step by step.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from bunny.core.types import IGNORE, ImageRef, TokenRow
 from bunny.model import attention
 from bunny.model.config import BunnyConfig
 from bunny.model.modeling import BunnyForConditionalGeneration
+from bunny.train.features import cache_features
 from bunny.train.learn import LANGUAGE_MODEL, PROJECTOR, optimiser_groups, set_learning
 from bunny.train.stage import arguments, set_steps
 from bunny.train.steps import Plan, StepData
@@ -204,22 +205,22 @@ def section_of(work: Work, checkpointing: bool = False) -> StageSection:
     )
 
 
-def ours(work: Work, pulse: Pulse, checkpointing: bool = False) -> list[float]:
-    """The training engine itself: StepData packs, StepTrainer steps."""
+def ours(work: Work, pulse: Pulse, checkpointing: bool = False, kept: bool = False) -> list[float]:
+    """The training engine itself: StepData packs, StepTrainer steps. kept: the tower's features are on disk already."""
     section = section_of(work, checkpointing)
     model = our_model(work).to(work.device)
     model.model.language_model.set_attn_implementation(attention.NAME)
     torch.manual_seed(0)
     learning = set_learning(model, section)
     pictures = work.pictures
-    data = StepData(
-        work.rows,
-        Plan.of(len(work.rows), section),
-        model.config,
-        section,
-        lambda refs: torch.stack([pictures[ref] for ref in refs]),
-    )
+
+    def pixels(refs: Sequence[ImageRef]) -> Tensor:
+        return torch.stack([pictures[ref] for ref in refs])  # (B, 3, H, W)
+
     with tempfile.TemporaryDirectory() as folder:
+        where, device = Path(folder) / "features", torch.device(work.device)
+        seen = cache_features(model, list(pictures), pixels, where, bf16=work.bf16, device=device) if kept else pixels
+        data = StepData(work.rows, Plan.of(len(work.rows), section), model.config, section, seen)
         args = arguments(section, Path(folder), 0, model)
         set_steps(args, section, work.steps)
         args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
@@ -362,5 +363,6 @@ WAYS: dict[str, Callable[[Work, Pulse], list[float]]] = {
     "nanovlm_tight": lambda work, pulse: nanovlm(work, pulse, tight=True),
     "ours": ours,
     "ours_large_passes": lambda work, pulse: ours(replace(work, tokens_per_pass=4 * work.tokens_per_pass), pulse),
+    "ours_kept_features": lambda work, pulse: ours(work, pulse, kept=True),
     "ours_checkpointed": lambda work, pulse: ours(work, pulse, checkpointing=True),
 }
