@@ -207,7 +207,7 @@ def section_of(work: Work, checkpointing: bool = False) -> StageSection:
 
 def ours(work: Work, pulse: Pulse, checkpointing: bool = False, kept: bool = False) -> list[float]:
     """The training engine itself: StepData packs, StepTrainer steps. kept: the tower's features are on disk already."""
-    section = section_of(work, checkpointing)
+    section = section_of(work, checkpointing).model_copy(update={"feature_cache": kept})
     model = our_model(work).to(work.device)
     model.model.language_model.set_attn_implementation(attention.NAME)
     torch.manual_seed(0)
