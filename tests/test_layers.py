@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"core", "data", "text", "curate", "evaluate", "model", "train", "infer", "serve", "export"},
     "study": {"core", "data", "text", "curate", "evaluate", "model", "train", "infer", "pipeline"},
     "cli": {"core", "pipeline", "study"},
+    "plugins": {"core", "data", "pipeline"},
 }
 LAZY_ONLY = {layer: {"train", "infer", "serve", "export", "model"} for layer in ("pipeline", "study")}
 """Packages that import torch, which `pipeline` and `study` may import inside functions only."""

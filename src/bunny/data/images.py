@@ -49,7 +49,7 @@ def decode(
     try:
         image.load()
         _turn_upright(image)
-        return _to_rgb(image)
+        return to_rgb(image)
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", where, str(error)) from None
     except _BROKEN as error:
@@ -137,7 +137,8 @@ def _turn_upright(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB, transparent parts on white, 16-bit and float grey stretched to 8 bits."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _grey8(image).convert("RGB")
     if image.has_transparency_data:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from bunny.core.protocols import Answerer, Benchmark
 from bunny.core.recipe import Block, make
 from bunny.core.seeds import stream
 from bunny.core.store import fingerprint_files
-from bunny.core.types import GenerationSettings, Question
+from bunny.core.types import GenerationSettings, ImageRef, Question
 from bunny.pipeline.thumbnail import thumbnail
 from bunny.pipeline.together import Together, rank, ranks
 
@@ -29,11 +29,15 @@ MAX_NEW_TOKENS = 32
 """Of an answer, where neither the caller nor the benchmark says how long it may be."""
 
 
+OpenPicture = Callable[[ImageRef], Any]
+"""ImageRef -> PIL picture."""
+
+
 class Answering(Protocol):
     """A model that is loaded, or can be reached."""
 
-    def answerer(self, settings: GenerationSettings) -> Answerer:
-        """It, answering in this way."""
+    def answerer(self, settings: GenerationSettings, open_picture: OpenPicture | None = None) -> Answerer:
+        """It, answering in this way. open_picture: where pictures come from; default: the files they name."""
         ...
 
 
@@ -46,12 +50,14 @@ class Bunny:
     name: str
     batch_rows: int
 
-    def answerer(self, settings: GenerationSettings) -> Answerer:
+    def answerer(self, settings: GenerationSettings, open_picture: OpenPicture | None = None) -> Answerer:
         from bunny.data.images import open_image
         from bunny.infer.answerer import ModelAnswerer
         from bunny.infer.generate import Generator
 
-        return ModelAnswerer(Generator(self.model, self.processor), self.name, open_image, settings, self.batch_rows)
+        return ModelAnswerer(
+            Generator(self.model, self.processor), self.name, open_picture or open_image, settings, self.batch_rows
+        )
 
     def untrained(self, seed: int) -> Bunny:
         """The same with a projector that has learnt nothing."""
@@ -70,11 +76,11 @@ class AnyModel:
     name: str
     batch_rows: int
 
-    def answerer(self, settings: GenerationSettings) -> Answerer:
+    def answerer(self, settings: GenerationSettings, open_picture: OpenPicture | None = None) -> Answerer:
         from bunny.data.images import open_image
         from bunny.infer.any_model import AnyAnswerer
 
-        return AnyAnswerer(self.model, self.processor, self.name, open_image, settings, self.batch_rows)
+        return AnyAnswerer(self.model, self.processor, self.name, open_picture or open_image, settings, self.batch_rows)
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,12 @@ class Endpoint:
     url: str
     model: str
 
-    def answerer(self, settings: GenerationSettings) -> Answerer:
+    def answerer(self, settings: GenerationSettings, open_picture: OpenPicture | None = None) -> Answerer:
         from bunny.data.images import open_image
         from bunny.infer.endpoint import EndpointAnswerer
 
         key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), "")
-        return EndpointAnswerer(self.url, self.model, key, open_image, settings)
+        return EndpointAnswerer(self.url, self.model, key, open_picture or open_image, settings)
 
 
 def open_folder(path: Path, batch_rows: int = 32, mark: str = "") -> Bunny | AnyModel:
