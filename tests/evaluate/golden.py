@@ -1,6 +1,7 @@
 """The frozen answer files and what the official scripts say of them: which file, which profile, which numbers.
 
-A case's numbers are pairs of places: where they stand in `expected.json`, where in our JSON.
+A case's numbers are pairs of places: where they stand in `expected.json`, where in our JSON. The tests add two
+copies of our JSON to it, `in_percent` and `as_share`, with numbers 100 times as large and as small: kits print either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bunny.evaluate.official.mme_tables import KINDS
+
 HERE = Path(__file__).parents[1] / "golden" / "evals"
 ELSEWHERE = os.environ.get("BUNNY_GOLDEN", "")
 """A folder with more sets (`evals/TASK/SET/…`); tests of sets that are in neither folder are skipped."""
@@ -20,7 +23,10 @@ ELSEWHERE = os.environ.get("BUNNY_GOLDEN", "")
 
 @dataclass(frozen=True)
 class Case:
-    """answers: below `preds`. data: the folder of official files, or none where the answers carry the gold."""
+    """answers: below `preds`. data: the folder of official files, or none where the answers carry the gold.
+
+    digits: after the point, where the expected numbers are cut off there.
+    """
 
     task: str
     set: str
@@ -28,6 +34,7 @@ class Case:
     profile: str
     numbers: dict[str, str] = field(default_factory=dict)
     data: str = "data"
+    digits: int | None = None
 
     def __str__(self) -> str:
         return f"{self.set}/{self.answers}:{self.profile}"
@@ -58,6 +65,8 @@ CMMMU = (
 MMBENCH = {**MAIN, **{name: name for name in ("vanilla_first_pass_only.numbers", "extracted", "hit_ids")}}
 MMBENCH["vanilla_first_pass_only.numbers"] = "vanilla_first_pass_only"
 LMMS, KIT = "others.lmms-eval@75571cf", "others.VLMEvalKit@e8e78f0 exact_matching"
+MMMU_KINDS = {"mc_acc": "multiple-choice", "open_as_mcq_acc": "short-answer"}
+UNREAD, UNMATCHED = ({f"{KIT}.n_{word}": "reading.counts.unparsed"} for word in ("unknown", "unmatched"))
 
 
 def cases() -> Iterator[Case]:
@@ -68,39 +77,47 @@ def cases() -> Iterator[Case]:
     yield Case(
         "pope", "pope/a", "answers_shuffled.jsonl", "bunny", {"same_predictions_shuffled__bunny_script": "numbers"}
     )
-    yield Case("pope", "pope/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.average_f1": "numbers.average_f1"})
+    yield from _pope_in_kits()
     for answers in ("answers.jsonl", "official_txt"):
         yield Case("mme", "mme/a", answers, "bunny", MAIN)
         yield Case("mme", "mme/a", answers, "official", {**HEAD, "official.numbers": "numbers"})
-    yield Case("mme", "mme/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.mme_perception_score": "headline.mme_p"})
-    yield Case("mme", "mme/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.perception": "headline.mme_p"})
+    lmms = {f"{LMMS}.mme_{kind}_score": f"headline.mme_{kind[0]}" for kind in ("perception", "cognition")}
+    yield Case("mme", "mme/a", "answers.jsonl", "lmms_eval", lmms)
+    kit = {f"{KIT}.perception": "headline.mme_p", f"{KIT}.reasoning": "headline.mme_c", **UNREAD}
+    kit |= {f"{KIT}.{task}": f"numbers.{kind}.tasks.{task}" for kind, tasks in KINDS.items() for task in tasks}
+    yield Case("mme", "mme/a", "answers.jsonl", "vlmevalkit", kit)
     for profile in ("bunny", "official"):
         yield Case("mme", "mme/real_lavin", "official_txt", profile, MAIN)
     for task in ("mmbench_en", "mmbench_cn"):
         for answers in ("answers.jsonl", "submission.xlsx"):
             for profile in ("bunny", "official", "vlmevalkit"):
                 yield Case(task, f"{task}/a", answers, profile, MMBENCH)
-        shift = {f"{LMMS}.overall_static": "as_share"}
+        shift = {f"{LMMS}.overall_static": f"as_share.headline.{task}_circular"}
         yield Case(task, f"{task}/a", "answers.jsonl", "lmms_eval", shift)
     seed = {**MAIN, "exact_total": "exact.seed_all", "correct_ids": "correct_ids"}
     yield Case("seedbench", "seedbench/a", "answers.jsonl", "bunny", seed)
     yield Case("seedbench", "seedbench/a", "submission.jsonl", "bunny", seed)
     yield Case("seedbench", "seedbench/a", "answers.jsonl", "lmms_eval", {LMMS: "exact"})
-    yield Case("seedbench", "seedbench/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.all": "exact.seed_all"})
-    yield Case("seedbench", "seedbench/real_gpt4v", "GPT-4V.tsv", "official", HEAD, data="")
+    kit = {f"{KIT}.{part}": f"exact.seed_{part}" for part in ("all", "image")}
+    yield Case("seedbench", "seedbench/a", "answers.jsonl", "vlmevalkit", {**kit, **UNMATCHED})
+    real = {**HEAD, **{f"reference.numbers.{part}": f"exact.seed_{part}" for part in ("all", "image", "video")}}
+    real |= {f"n_{part}": f"n_by_part.{part}" for part in ("image", "video")}
+    yield Case("seedbench", "seedbench/real_gpt4v", "GPT-4V.tsv", "official", real, data="")
     yield from _mmmu()
     everything = {name: name for name in CMMMU}
     for profile in ("bunny", "official"):
         yield Case("cmmmu", "cmmmu_val/a", "response.jsonl", profile, {**MAIN, **everything})
         yield Case("cmmmu", "cmmmu_val/a", "answer_mode.jsonl", profile, {"answer_mode": "numbers"})
+    yield Case("cmmmu", "cmmmu_val/a", "response.jsonl", "lmms_eval", {f"{LMMS}.overall": "numbers.Overall.acc"})
     yield from _short_answers()
     sqa = {**MAIN, "parsed_idx": "parsed_idx", "correct_ids": "correct_ids", "official.numbers": "official"}
     yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "bunny", sqa)
     yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "official", sqa)
-    yield Case(
-        "scienceqa", "scienceqa_img/a", "answers.jsonl", "lmms_eval", {f"{LMMS}.scienceqa_img": "headline.sqa_img"}
-    )
-    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "vlmevalkit", {f"{KIT}.img": "headline.sqa_img"})
+    lmms = {f"{LMMS}.scienceqa": "headline.sqa_all", f"{LMMS}.scienceqa_img": "headline.sqa_img"}
+    lmms |= {f"{LMMS}.n_img": "n_by_part.image"}
+    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "lmms_eval", lmms)
+    kit = {f"{KIT}.all": "headline.sqa_all", f"{KIT}.img": "headline.sqa_img", **UNMATCHED}
+    yield Case("scienceqa", "scienceqa_img/a", "answers.jsonl", "vlmevalkit", kit)
     grades = {**HEAD, "num_run": "num_run", "reference.numbers": "numbers"}
     yield Case("mmvet", "mmvet/a", "model_gpt-4-0613-grade-1runs.json", "official", grades)
 
@@ -120,8 +137,31 @@ def _mmmu() -> Iterator[Case]:
             yield Case("mmmu", real, "raw_outputs", profile, parsed, data="")
             told = {"eval_only": "numbers", "headline.eval_only": "headline.eval_only"}
             yield Case("mmmu", real, "total_val_output.json", profile, told, data="../a/data")
-    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "lmms_eval", {f"{LMMS}.overall": "headline.exact"})
-    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "vlmevalkit", {f"{KIT}.overall": "as_percent"})
+    by_kind = "parse_and_eval.per_kind"
+    lmms = {f"{LMMS}.overall": "headline.exact"}
+    for theirs, mine in (("mc", "multiple-choice"), ("open", "short-answer")):
+        lmms[f"{LMMS}.n_{theirs}"] = f"{by_kind}.{mine}.n"
+        lmms[f"{LMMS}.{'multiple_choice' if theirs == 'mc' else theirs}_acc"] = f"{by_kind}.{mine}.acc"
+    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "lmms_eval", lmms)
+    kit = {f"{KIT}.overall": "in_percent.headline.exact", **UNMATCHED}
+    kit |= {f"{KIT}.{name}": f"in_percent.{by_kind}.{kind}.acc" for name, kind in MMMU_KINDS.items()}
+    yield Case("mmmu", "mmmu_val/a", "raw_outputs", "vlmevalkit", kit)
+
+
+def _pope_in_kits() -> Iterator[Case]:
+    """lmms-eval gives shares; VLMEvalKit gives percents with ten digits, all together first."""
+    names = {"acc": "accuracy", "f1": "f1_score", **{name: name for name in ("precision", "recall", "yes_ratio")}}
+    lmms = {f"{LMMS}.average_f1": "numbers.average_f1"}
+    for part in ("adversarial", "popular", "random", "all"):
+        place = part if part == "all" else f"numbers.{part}"
+        few = ("acc", "f1", "yes_ratio") if part == "all" else names
+        lmms |= {f"{LMMS}.{part}.{name}": f"{place}.{names[name]}" for name in few}
+    yield Case("pope", "pope/a", "answers.jsonl", "lmms_eval", lmms)
+    kit = {}
+    for row, part in enumerate(("all", "numbers.popular", "numbers.random", "numbers.adversarial")):
+        rates = {"Overall": "f1_score", "acc": "accuracy", "precision": "precision", "recall": "recall"}
+        kit |= {f"{KIT}.rating.{row}.{name}": f"in_percent.{part}.{mine}" for name, mine in rates.items()}
+    yield Case("pope", "pope/a", "answers.jsonl", "vlmevalkit", {**kit, **UNREAD}, digits=10)
 
 
 def _short_answers() -> Iterator[Case]:
@@ -149,13 +189,37 @@ def _short_answers() -> Iterator[Case]:
 
 
 def at(tree: Any, place: str) -> Any:
-    """The part of a tree at a dotted place; names may hold dots."""
+    """The part of a tree at a dotted place; names may hold dots, lists have numbers."""
     if not place:
         return tree
+    if isinstance(tree, list):
+        number, _, rest = place.partition(".")
+        return at(tree[int(number)], rest)
     for end in range(len(place), 0, -1):
         if place[:end] in tree and (end == len(place) or place[end] == "."):
             return at(tree[place[:end]], place[end + 1 :])
     raise KeyError(place)
+
+
+def numbers_of(tree: Any, place: str = "") -> Iterator[str]:
+    """Where a tree has numbers, lists taken as one."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            yield from numbers_of(value, f"{place}.{name}" if place else name)
+    elif isinstance(tree, int | float | list):
+        yield place
+
+
+def times(tree: Any, factor: float) -> Any:
+    """The tree with all its numbers that many times as large."""
+    if isinstance(tree, dict):
+        return {name: times(value, factor) for name, value in tree.items()}
+    return tree * factor if isinstance(tree, int | float) else tree
+
+
+def cut(tree: Any, digits: int | None) -> Any:
+    """A number with so many digits after the point; anything else as it is."""
+    return round(tree, digits) if digits is not None and isinstance(tree, float) else tree
 
 
 def differences(expected: Any, ours: Any, place: str = "") -> Iterator[str]:

@@ -51,6 +51,7 @@ class Scored:
     def as_json(self) -> dict[str, Any]:
         """What `bunny eval score --json` prints."""
         result = self.result
+        parts = Counter(part for question in self.joined.questions for part in self.benchmark.parts(question))
         return {
             "task": self.benchmark.name,
             "profile": self.benchmark.profile,
@@ -59,6 +60,7 @@ class Scored:
             **self.numbers,
             "joined_by_id": {**_interval(result.headline), "clusters": result.clusters},
             "scores": {name: _interval(value) for name, value in result.scores.items()},
+            "n_by_part": dict(parts),
             "reading": self.reading(),
         }
 

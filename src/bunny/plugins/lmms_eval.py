@@ -7,7 +7,7 @@ In: the kit's requests. Out: one text per request, in their order. The kit finds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class BunnyChat(lmms):  # type: ignore[misc]  # lmms-eval is not there when type
                 portion = rows[start : start + PORTION]
                 pictures: dict[str, Any] = {}
                 questions = [self._question(row, requests[row].args, pictures) for row in portion]
-                for answer in self.who.answerer(settings, lambda ref, at=pictures: at[ref.path]).answer(questions):
+                for answer in self.who.answerer(settings, _from(pictures)).answer(questions):
                     texts[int(answer.id)] = answer.text
                     if answer.error:
                         log.warning("request %s has no answer and counts as wrong: %s", answer.id, answer.error)
@@ -106,6 +106,10 @@ def _settings(kwargs: Mapping[str, Any]) -> GenerationSettings:
         num_beams=int(kwargs.get("num_beams") or 1),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
     )
+
+
+def _from(pictures: Mapping[str, Any]) -> Callable[[ImageRef], Any]:
+    return lambda ref: pictures[ref.path]
 
 
 def _kept(picture: Any, pictures: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 In: `cmmmu-data-val-answer.jsonl` (questions and gold), `images/` (the files of `img_list`). Headline: accuracy. The
 script draws at random what it cannot read, category after category, from one seed; the draws are repeated here (the
-profile `bunny` in the order of the answers file). Rows with `answer` instead of `response` are taken as read.
+profile `bunny` in the order of the answers file, `lmms_eval` in that kit's). Rows with `answer` instead of `response`
+are taken as read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bunny.evaluate.answers import Answers
 from bunny.evaluate.files import jsonl_of, need, write_jsonl
 from bunny.evaluate.official import cmmmu_text
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read, ask
-from bunny.evaluate.official.cmmmu_asking import BLANK, CATEGORIES, CHOICE, JUDGE, among, prompt, strictly
+from bunny.evaluate.official.cmmmu_asking import BLANK, CATEGORIES, CHOICE, JUDGE, among, draw_order, prompt, strictly
 from bunny.evaluate.official.cmmmu_tables import tables
 from bunny.evaluate.official.made_up import picture
 from bunny.evaluate.official.mmmu_tables import drawn
@@ -26,6 +27,7 @@ from bunny.evaluate.official.mmmu_text import number_in
 
 GOLD = "cmmmu-data-val-answer.jsonl"
 HOME = "https://huggingface.co/datasets/m-a-p/CMMMU"
+READING = "the letters named most often; 对 if more parts say so; the blank's words; else random"
 
 
 class Cmmmu(OfficialBenchmark):
@@ -42,10 +44,8 @@ class Cmmmu(OfficialBenchmark):
         DataFile("images", HOME, pictures=True),
     )
     RULES: ClassVar = {
-        **dict.fromkeys(
-            ("bunny", "official", "lmms_eval", "vlmevalkit"),
-            "CMMMU's script: the letters named most often; 对 if more parts say so; the blank's words; else random",
-        ),
+        **dict.fromkeys(("bunny", "official", "vlmevalkit"), f"CMMMU's script: {READING}"),
+        "lmms_eval": f"{READING}, choices drawn first, then judgements, subject by subject",
         "strict": "letters alone; 对 or 错 alone; equal words or number; nothing random",
     }
 
@@ -60,6 +60,7 @@ class Cmmmu(OfficialBenchmark):
             image = self.folder() / "images" / str(pictures[0])
             gold = [row["answer"]] if row.get("answer") else []
             meta = {"kind": kind, "category": category, "choices": known, "as_is": False, "place": number}
+            meta["subject"] = row.get("subcategory", "")
             questions.append(ask(id, prompt(kind, text, known), image, gold, str(id), **meta))
         return questions
 
@@ -87,11 +88,8 @@ class Cmmmu(OfficialBenchmark):
     ) -> list[Parsed]:
         if self.profile == "strict":
             return list(parsed)
-        categories = list(CATEGORIES)
-        places = [int(question.meta["place"]) for question in questions]
-        given = list(order) if self.profile == "bunny" else sorted(order, key=places.__getitem__)
-        rows = sorted(given, key=lambda row: categories.index(questions[row].meta["category"]))
-        return drawn(parsed, rows, lambda row: among(questions[row], said[row]))
+        rows = draw_order(questions, order, self.profile)
+        return drawn(parsed, rows, lambda row: among(questions[row], said[row], self.profile))
 
     def credit(self, question: Question, parsed: Parsed) -> float:
         if question.meta["kind"] != BLANK or not question.gold:
@@ -108,7 +106,8 @@ class Cmmmu(OfficialBenchmark):
     def numbers(self, read: Read) -> dict[str, Any]:
         rows = read.order if self.profile == "bunny" else range(len(read.questions))  # the original stops at a gap
         points = {row: self.credit(read.questions[row], read.parsed[row]) for row in rows}
-        return tables(read, points, {row: list(self.parts(read.questions[row])) for row in rows})
+        parts = {row: list(self.parts(read.questions[row])) for row in rows}
+        return tables(read, points, parts, digits=3 if self.profile == "lmms_eval" else 6)
 
     def submission(self, read: Read, path: Path) -> None:
         said = [given.text if given else "" for given in read.given]

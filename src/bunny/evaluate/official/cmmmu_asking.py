@@ -38,11 +38,31 @@ def prompt(kind: str, text: str, choices: Mapping[str, str]) -> str:
     return f"{TASKS[kind]}\n\n问题：{text}\n{listed if kind == CHOICE else ''}正确答案：\n"
 
 
-def among(question: Question, said: str) -> Sequence[str]:
-    """What the script draws from; an empty answer to a choice is wrong without a draw."""
-    if question.meta["as_is"] or (question.meta["kind"] == CHOICE and not said):
+def among(question: Question, said: str, profile: str) -> Sequence[str]:
+    """What the script draws from. An empty answer to a choice is wrong without a draw; lmms-eval draws there too."""
+    if question.meta["as_is"] or (question.meta["kind"] == CHOICE and not said and profile != "lmms_eval"):
         return ()
     return {CHOICE: list("ABCD"), JUDGE: ["对", "错"]}.get(question.meta["kind"], ())
+
+
+def draw_order(questions: Sequence[Question], answered: Sequence[int], profile: str) -> list[int]:
+    """The answered rows in the order in which the script comes to them.
+
+    CMMMU's script: category after category, within one in the order of the answers file (`bunny`) or of the question
+    file. lmms-eval reads all choices while it goes through the question file, and judges only when it adds up, subject
+    after subject as they first came.
+    """
+    by_place = sorted(answered, key=lambda row: int(questions[row].meta["place"]))
+    if profile == "lmms_eval":
+        subjects: dict[str, int] = {}
+        for row in by_place:
+            subjects.setdefault(str(questions[row].meta["subject"]), len(subjects))
+        judged = [row for row in by_place if questions[row].meta["kind"] == JUDGE]
+        judged.sort(key=lambda row: subjects[str(questions[row].meta["subject"])])
+        return [row for row in by_place if questions[row].meta["kind"] == CHOICE] + judged
+    rank = {category: number for number, category in enumerate(CATEGORIES)}
+    rows = answered if profile == "bunny" else by_place
+    return sorted(rows, key=lambda row: rank.get(questions[row].meta["category"], len(rank)))
 
 
 def strictly(kind: str, text: str) -> str:

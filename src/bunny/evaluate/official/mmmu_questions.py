@@ -53,6 +53,7 @@ def parse_table(read: Read, rows: Sequence[int], points: Sequence[float]) -> dic
         "per_subject": {
             name: {"acc": sum(each) / len(each), "num_example": len(each)} for name, each in groups.items()
         },
+        "per_kind": _per_kind([read.questions[row] for row in rows], points),
         "overall": sum(points) / n,
         "n_random_fallback": sum(guessed),
         "fallback_ids": [id for id, guess in zip(ids, guessed, strict=True) if guess],
@@ -61,6 +62,13 @@ def parse_table(read: Read, rows: Sequence[int], points: Sequence[float]) -> dic
         "parsed": {read.questions[row].id: _shown(read.questions[row], read.parsed[row].value) for row in rows},
         "judge_correct": [id for id, point in zip(ids, points, strict=True) if point],
     }
+
+
+def _per_kind(questions: Sequence[Question], points: Sequence[float]) -> dict[str, Any]:
+    groups: dict[str, list[float]] = {}
+    for question, point in zip(questions, points, strict=True):
+        groups.setdefault(question.meta["kind"], []).append(point)
+    return {kind: {"acc": sum(each) / len(each), "n": len(each)} for kind, each in groups.items()}
 
 
 def _list(text: str, where: str) -> list[str]:
