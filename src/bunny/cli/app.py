@@ -11,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import chat, convert, doctor, merge, recipes, show, zoo
+from bunny.cli import chat, convert, doctor, export, merge, recipes, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.evaluate import MODEL, eval_app
 from bunny.cli.guard import DEBUG, guarded
+from bunny.cli.study import study_app
 from bunny.core.errors import UserError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.add_typer(curate_app, name="curate")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
+app.add_typer(study_app, name="study")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a name of `bunny zoo`.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]
@@ -204,7 +206,7 @@ def evaluate(
 
 app.command("chat")(chat.chat)
 app.command("import")(convert.import_)
-app.command("export")(convert.export)
+app.command("export")(export.export)
 app.command("merge")(merge.merge)
 app.command("zoo")(zoo.zoo)
 app.command("doctor")(doctor.doctor)

@@ -199,9 +199,13 @@ class Generator:
                 generation_config=config,
                 tokenizer=self.processor.tokenizer if settings.stop else None,
             )
-        ends = set(config.eos_token_id)
+        return self._ended(out, inputs)
+
+    def _ended(self, sequences: Tensor, inputs: dict[str, Any]) -> list[list[int]]:
+        """The ids behind each prompt, up to the first end."""
+        ends = set(self._stop_ids())
         answers = []
-        for row in out[:, inputs["input_ids"].shape[1] :].tolist():
+        for row in sequences[:, inputs["input_ids"].shape[1] :].tolist():
             end = next((place + 1 for place, id in enumerate(row) if id in ends), len(row))
             answers.append(row[:end])  # behind an end stand pads
         return answers

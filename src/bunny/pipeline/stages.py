@@ -158,7 +158,7 @@ def fingerprint_named(blocks: Sequence[Mapping[str, Any]], recipe: Recipe, files
     return fingerprint("files", fingerprint_files(found), {})
 
 
-def _assembled(
+def assembled(
     recipe: Recipe, projector: Path | str | None, quantise: Literal["nf4", "int8"] | None = None
 ) -> tuple[Any, Any]:
     """(model, processor) that a stage begins with: the recipe's checkpoint, or a fresh Bunny of its parts; with an
@@ -194,7 +194,7 @@ def _train(
     from bunny.train.stage import train_stage
 
     start = projector or (recipe.locate(section.start_projector) if section.start_projector else None)
-    model, processor = _assembled(recipe, start, section.lora.quantise)
+    model, processor = assembled(recipe, start, section.lora.quantise)
     aspect = processor.image_aspect
     work = folder / TRAINING
     work.mkdir(exist_ok=True)
@@ -207,7 +207,7 @@ def _train(
         work,
         recipe.seed,
         name,
-        fresh=lambda: _assembled(recipe, start)[0],
+        fresh=lambda: assembled(recipe, start)[0],
         lent=lent(recipe, section, name),
     )
     processor.image_aspect = aspect  # a stage may prepare pictures in its own way; the model keeps its own

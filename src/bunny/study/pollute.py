@@ -1,8 +1,8 @@
 """A pool spoilt in known ways: near-duplicates, captions of other pictures, pictures of nothing.
 
-In: a pool's source and a `Pollution`. Out: one Parquet file with the pictures inside; its columns `pollution`, `swapped`
-and `origin` tell the truth about every row, and come out again in the decision table of a curation. The same settings
-on the same pool give the same bytes.
+In: a pool's source and a `Pollution`. Out: one Parquet file with the pictures inside; its columns `pollution`,
+`swapped` and `origin` tell the truth about every row, and come out again in the decision table of a curation. The same
+settings on the same pool give the same bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How well each step finds what was spoilt: precision and recall by kind, from a decision table with the truth in it.
 
-In: the decision table of a curation of a polluted pool. Out: one record a step. Of a picture and its near-duplicates one
-is wanted, no matter which: the first that goes beyond that is lost.
+In: the decision table of a curation of a polluted pool. Out: one record a step. Of a picture and its near-duplicates
+one is wanted, no matter which: the first that goes beyond that is lost.
 """
 
 from __future__ import annotations

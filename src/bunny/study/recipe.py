@@ -76,7 +76,7 @@ class Study(Section):
     ablate: Ablation | None = None
     shares: tuple[float, ...] = (0.25,)  # of the pool's rows
     seeds: tuple[int, ...] = (0, 1, 2)  # of curation, draw, rows and training
-    sizes: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"base": {}})  # name -> dotted changes
+    sizes: dict[str, dict[str, Any]] = {"base": {}}  # of the model: name -> dotted changes
     budget: Budget
     tasks: list[Block]  # benchmarks; their questions do not depend on the cell's seed
     measure: Literal["accuracy", "ranking"] = "accuracy"  # what is tested; the other one is reported beside it
@@ -115,10 +115,14 @@ class Study(Section):
         study._folder = path.resolve().parent
         return study
 
+    def locate(self, path: str) -> Path:
+        """A path written in the study, seen from the study's own folder."""
+        return (self._folder / path).resolve()
+
     def base(self, changes: Mapping[str, Any]) -> Recipe:
         """The base recipe with the study's changes and these. Raises UserError."""
         told = {**self.set, **changes}
-        return Recipe.load(self._folder / self.recipe, [f"{key}={_inline(value)}" for key, value in told.items()])
+        return Recipe.load(self.locate(self.recipe), [f"{key}={_inline(value)}" for key, value in told.items()])
 
     def choices(self) -> dict[str, Choice]:
         """All selections, those of the ablation too, by name."""
