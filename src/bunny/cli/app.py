@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import chat, convert, doctor, export, merge, recipes, show, zoo
+from bunny.cli import chat, convert, doctor, export, merge, recipes, serve, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.evaluate import MODEL, eval_app
@@ -205,6 +205,7 @@ def evaluate(
 
 
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("import")(convert.import_)
 app.command("export")(export.export)
 app.command("merge")(merge.merge)
