@@ -29,6 +29,7 @@ from bunny.core.log import log
 from bunny.core.types import BoolArray, FloatArray, IntArray, Sample
 from bunny.data.images import open_image
 from bunny.serve.guarding import Guarded, is_loopback
+from bunny.serve.page import Shelf
 from bunny.serve.thumbnails import Thumbnails
 
 PAGE = files("bunny.serve").joinpath("page_curation")
@@ -96,7 +97,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_app(data: Data, bound: str = "127.0.0.1") -> Guarded:
     """The application; bound: the address that it will listen on."""
+    return Guarded(_explorer(data), bound)
 
+
+def shelf(data: Data) -> Shelf:
+    """The explorer as a part of another server, which guards it."""
+    threading.Thread(target=data.warm, daemon=True).start()
+    return Shelf("Curation", "curation", _explorer(data))
+
+
+def _explorer(data: Data) -> Starlette:
     def picture_of(row: int, side: int) -> Any:
         sample = data.picture(row)
         return open_image(sample.images[0], at_least=side) if sample and sample.images else None
@@ -145,7 +155,7 @@ def make_app(data: Data, bound: str = "127.0.0.1") -> Guarded:
         Route("/api/selection", _posted(lambda body: {"selection": data.select(_rows(body))}), methods=["POST"]),
         Route("/api/override", _posted(lambda body: data.override(*_thought(body))), methods=["POST"]),
     ]
-    return Guarded(Starlette(routes=routes, exception_handlers={UserError: _told, HTTPException: _refused}), bound)
+    return Starlette(routes=routes, exception_handlers={UserError: _told, HTTPException: _refused})
 
 
 def _posted(answer: Callable[[Any], Mapping[str, Any]]) -> Callable[[Request], Any]:
