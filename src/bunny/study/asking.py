@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bunny.core.protocols import Benchmark
 from bunny.core.recipe import make
@@ -34,14 +34,18 @@ def benchmarks_of(study: Study) -> list[Any]:
     ]
 
 
-def ask(model: Path, name: str, benchmarks: Sequence[Benchmark], study: Study) -> dict[str, list[Row]]:
-    """Rows by benchmark, in the order of its questions."""
+def ask(
+    model: Path, name: str, benchmarks: Sequence[Benchmark], study: Study, precision: Literal["fp32", "bf16"]
+) -> dict[str, list[Row]]:
+    """Rows by benchmark, in the order of its questions; answered in the precision in which the model has learnt."""
     from bunny import evaluate as evaluation
     from bunny.pipeline.answering import Bunny, open_folder
 
     settings = GenerationSettings(max_new_tokens=study.max_new_tokens)
     who = open_folder(model, study.batch_rows, name)
     assert isinstance(who, Bunny)
+    if precision == "bf16":
+        who.model.bfloat16()
     found = {}
     for one in benchmarks:
         answerer = _Listening(who, candidates_of(one), settings)

@@ -91,10 +91,11 @@ def _build(shared: Shared, cell: Cell, folder: Path) -> Mapping[str, Any]:
     study, run = shared.study, folder / RUN
     selection = shared.selection(cell)
     steps = steps_for(shared, cell, selection)
+    recipe = recipe_of(shared, cell, steps)
     begun = cpu_seconds()
-    flow.run(recipe_of(shared, cell, steps), run, ("align", "tune"), curated=selection)
+    flow.run(recipe, run, ("align", "tune"), curated=selection)
     trained = cpu_seconds()
-    rows = ask(run / "model", cell.name, benchmarks_of(study), study)
+    rows = ask(run / "model", cell.name, benchmarks_of(study), study, recipe.tune.precision)
     answered = cpu_seconds()
     (folder / ANSWERS).mkdir(exist_ok=True)
     for task, some in rows.items():

@@ -7,7 +7,7 @@ selections at fewer seeds rather than a few selections at all seeds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -50,8 +50,11 @@ def cells_of(study: Study, pattern: str = "*") -> list[Cell]:
 
 
 def _cross(study: Study) -> Iterator[Cell]:
+    choices = study.choices()
+    known = [share for choice in choices.values() for share in choice.shares]
     for size in study.sizes:
         for seed in study.seeds:
-            for selection, choice in study.choices().items():
-                shares: Sequence[float | None] = (None,) if choice.whole else choice.shares or study.shares
-                yield from (Cell(selection, share, seed, size) for share in shares)
+            for share in (None, *dict.fromkeys([*study.shares, *known])):
+                for selection, choice in choices.items():
+                    if share in ((None,) if choice.whole else choice.shares or study.shares):
+                        yield Cell(selection, share, seed, size)

@@ -17,10 +17,8 @@ from bunny.evaluate.stats import LEVEL, holm
 from bunny.evaluate.verdict import chance_text
 from bunny.study.cells import Cell
 from bunny.study.measures import MEASURES, Measure, Row, points
+from bunny.study.recipe import BASE
 from bunny.study.statistics import Estimate, estimate
-
-BASE = "base"
-"""The size that is not named: the only one, where a study has no `sizes`."""
 
 
 @dataclass(frozen=True)

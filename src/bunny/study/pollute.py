@@ -1,8 +1,8 @@
 """A pool spoilt in known ways: near-duplicates, captions of other pictures, pictures of nothing.
 
 In: a pool's source and a `Pollution`. Out: one Parquet file with the pictures inside; its columns `pollution`,
-`swapped` and `origin` tell the truth about every row, and come out again in the decision table of a curation. The same
-settings on the same pool give the same bytes.
+`swapped`, `origin` and `clean` (1 for what was there before, as it was) tell the truth about every row, and come out
+again in the decision table of a curation. The same settings on the same pool give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bunny.core.types import BoolArray, IntArray, Sample
 FILE = "polluted.parquet"
 COPIES = ("crop", "recompressed", "recoloured")
 JUNK = ("blank", "noise", "stripes", "gradient")
-TRUTH = ("pollution", "swapped", "origin")
+TRUTH = ("pollution", "swapped", "origin", "clean")
 SIDE = 128  # pixels of a junk picture
 GROUP = 512  # rows of a row group: a picture is read with its group
 
@@ -64,11 +64,12 @@ def pollute(source: Block, base: Path, how: Pollution, folder: Path) -> Mapping[
             return _encoded(_junk(kinds[row].removeprefix("junk "), own), "WEBP", 85)
         return _near(rows[row][0], kinds[row], own)
 
-    columns = {"pollution": kinds, "swapped": swapped.tolist(), "origin": origins}
+    clean_rows = [int(not kind and not wrong) for kind, wrong in zip(kinds, swapped.tolist(), strict=True)]
+    columns = {"pollution": kinds, "swapped": swapped.tolist(), "origin": origins, "clean": clean_rows}
     with publish(folder / FILE) as temporary:
         _write(temporary, order, texts, columns, picture)
     counted = {kind: kinds.count(kind) for kind in sorted(set(kinds)) if kind}
-    return {"rows": len(texts), "clean": kinds.count(""), **counted, "swapped": int(swapped.sum())}
+    return {"rows": len(texts), "clean": sum(clean_rows), **counted, "swapped": int(swapped.sum())}
 
 
 def _drawn(source: Block, base: Path, how: Pollution, rng: np.random.Generator) -> list[Sample]:

@@ -20,6 +20,8 @@ from bunny.study.pollute import Pollution
 CLUSTER = "cluster"
 SAMPLE = "sample"
 ONLY, WITHOUT = "only", "without"
+BASE = "base"
+"""The size of model that a study has which names none: the base recipe's."""
 
 
 class Choice(Section):
@@ -65,6 +67,10 @@ class Budget(Section):
         return self
 
 
+def _one_size() -> dict[str, dict[str, Any]]:
+    return {BASE: {}}
+
+
 class Study(Section):
     """The whole file."""
 
@@ -76,7 +82,7 @@ class Study(Section):
     ablate: Ablation | None = None
     shares: tuple[float, ...] = (0.25,)  # of the pool's rows
     seeds: tuple[int, ...] = (0, 1, 2)  # of curation, draw, rows and training
-    sizes: dict[str, dict[str, Any]] = {"base": {}}  # of the model: name -> dotted changes
+    sizes: dict[str, dict[str, Any]] = Field(default_factory=_one_size)  # of the model: name -> dotted changes
     budget: Budget
     tasks: list[Block]  # benchmarks; their questions do not depend on the cell's seed
     measure: Literal["accuracy", "ranking"] = "accuracy"  # what is tested; the other one is reported beside it

@@ -175,7 +175,9 @@ class Shared:
             {"step": run.planned.label, "settings": run.planned.block, "in": len(run.rows), "reasons": run.counts()}
             for run in selection.runs
         ]
-        told = {"steps": runs, "seed": cell.seed, "embedder": made.model, "kept": int(kept.sum())}
+        rejected = len(selection.rejected)
+        told = {"samples": len(made) + rejected, "embedded": len(made), "kept": int(kept.sum()), "seed": cell.seed}
+        told |= {"embedder": made.model, "steps": runs}
         write_atomic(folder / "summary.json", json.dumps(told, indent=1, ensure_ascii=False))
         return {
             "pairs": len(made),
