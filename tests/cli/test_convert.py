@@ -35,7 +35,7 @@ def test_it_ends_with_what_was_done_and_what_to_try(bunny: Bunny, twin: Twin) ->
     assert "(whole checkpoint, float32)" in shown[0]
     assert "that no picture token depends on" in shown[1]
     assert "bunny chat out PICTURE" in shown[-1]
-    ran = bunny("export", "out", "-o", "back")
+    ran = bunny("export", "out", "-o", "back", "--to", "original")
     assert ran.exit_code == 0, ran.output
     assert "vision tower as released" in ran.stdout
     assert "bunny import back -o AGAIN" in ran.stdout.replace("python -m ", "")

@@ -1,6 +1,6 @@
-"""`bunny import` and `bunny export`: models of the original Bunny in, and out again.
+"""`bunny import`: models of the original Bunny in. Their way out: `cli/export.py`.
 
-In: a folder of one layout. Out: a folder of the other, with one line for what was done and one for what to do next.
+In: a folder of the original's. Out: a folder of ours, with one line for what was done and one for what to do next.
 """
 
 from __future__ import annotations
@@ -47,55 +47,25 @@ def import_(
     bunny import bunny-lora-phi-2 --base microsoft/phi-2 -o runs/bunny-3b --dtype bfloat16
     bunny import bunny-pretrain --base models/phi-2 --vision-tower models/siglip -o runs/aligned
     """
-    _start()
+    start()
     from bunny.pipeline.convert import import_model
 
     facts = import_model(folder, output, base, vision_tower, dtype)
     if json:
         show.as_json(facts)
         return
-    _tell(facts, {"taken over": f"{facts['tensors']} tensors ({facts['kind']} checkpoint, {facts['dtype']})"})
+    tell(facts, {"taken over": f"{facts['tensors']} tensors ({facts['kind']} checkpoint, {facts['dtype']})"})
     typer.echo(f'\nTry next: {show.command()} chat {output} PICTURE "What is in the picture?"')
 
 
-@guarded
-def export(
-    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder of this Bunny.")],
-    output: Out,
-    to: Annotated[str, typer.Option("--to", help="Layout: original (BAAI-DCAI/Bunny).")] = "original",
-    vision_tower: Tower = None,
-    dtype: Dtype = None,
-    json: Json = False,
-) -> None:
-    """Write a model in another layout.
-
-    `original` is what the original Bunny loads: its names, its config.json, its
-    tokenizer, and the tower's last block, which this Bunny leaves out and
-    takes back from the tower's own folder.
-
-    \b
-    bunny export runs/bunny-3b -o bunny-phi-2 --to original --vision-tower models/siglip
-    """
-    _start()
-    from bunny.pipeline.convert import export_model
-
-    facts = export_model(folder, output, to, vision_tower, dtype)
-    if json:
-        show.as_json(facts)
-        return
-    trained = "trained" if facts["vision_tower_trained"] else "as released"
-    _tell(facts, {"written": f"{facts['tensors']} tensors; vision tower {trained}"})
-    typer.echo(f"\nTry next: {show.command()} import {output} -o AGAIN")
-
-
-def _start() -> None:
+def start() -> None:
     """Words for people go to standard error."""
     from bunny.core.log import set_up
 
     set_up(os.environ.get("BUNNY_LOG", "INFO"))
 
 
-def _tell(facts: dict[str, Any], more: dict[str, str]) -> None:
+def tell(facts: dict[str, Any], more: dict[str, str]) -> None:
     """What was done and where it is."""
     if left_out := facts.get("left_out"):
         more["left out"] = f"{len(left_out)} tensors that no picture token depends on, e.g. {left_out[0]}"

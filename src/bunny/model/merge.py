@@ -68,7 +68,7 @@ def average(
     tables = [model.table for model in models]
     merged: TensorTable = Averaged(tables, weights)
     merged = Cast(merged, {name: DTYPES[dtype] if dtype else _widest(tables, name) for name in _floats(merged)})
-    written = str(_most(merged)).removeprefix("torch.")
+    written = str(most(merged)).removeprefix("torch.")
     source = models[config_from]
     record = {
         "inputs": [str(folder) for folder in folders],
@@ -203,7 +203,7 @@ def _widest(tables: Sequence[TensorTable], name: str) -> torch.dtype:
     return widest
 
 
-def _most(table: TensorTable) -> torch.dtype:
+def most(table: TensorTable) -> torch.dtype:
     """The kind of most floating-point numbers: what config.json calls the model's dtype."""
     counts: Counter[torch.dtype] = Counter()
     for name in _floats(table):

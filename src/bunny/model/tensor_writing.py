@@ -49,7 +49,7 @@ def write_tensors(
     if dtype is not None:
         table = Cast(table, {name: dtype for name, info in table.info.items() if info.dtype.is_floating_point})
     total = sum(info.nbytes for info in table.info.values())
-    _check_room(folder, total)
+    check_room(folder, total)
     split = split_state_dict_into_shards_factory(
         dict(table.info),
         get_storage_size=lambda info: info.nbytes,
@@ -74,7 +74,8 @@ def write_tensors(
     return [folder / name for name in shards]
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int) -> None:
+    """Raise UserError if so many bytes are not free where the folder is."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

@@ -25,7 +25,7 @@ def import_model(
         template = Template.named(name)
         return template.model_dump(), template.jinja()
 
-    imported = import_original(folder, out, template_of, base, vision_tower, _dtype(dtype))
+    imported = import_original(folder, out, template_of, base, vision_tower, dtype_named(dtype))
     return {"folder": str(folder), "out": str(out), **asdict(imported)}
 
 
@@ -37,10 +37,11 @@ def export_model(
 
     if to != "original":
         raise UserError(f"--to {to}: no such layout", fix="choose from original")
-    return export_original(folder, out, vision_tower, _dtype(dtype))
+    return export_original(folder, out, vision_tower, dtype_named(dtype))
 
 
-def _dtype(name: str | None) -> Any:
+def dtype_named(name: str | None) -> Any:
+    """torch's dtype of that name, None for None. Raises UserError."""
     import torch
 
     if name is None:
