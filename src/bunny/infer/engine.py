@@ -107,6 +107,7 @@ class Engine:
         self._thread.join()
         self._reader.forget()
         self._reader.slots.release()
+        self._reader.unpack()
 
     def _check_room(self) -> None:
         if self._closing is not None or len(self._waiting) >= self._queue:

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from bunny.infer import prefix, slots
 from bunny.infer.kept import Beginnings, Kept
+from bunny.infer.packed import pack
 from bunny.infer.row import Row
 from bunny.infer.slots import Saved, Slots, Stretch
 
@@ -43,6 +44,7 @@ class Reader:
         self.pictures: Kept[Tensor] = Kept(picture_bytes)
         self.beginnings: Beginnings[Saved] = Beginnings(prefix_bytes)
         self.hits = self.misses = 0
+        self.unpack = pack(self.language, model.lm_head, model.model.vision_tower, model.model.multi_modal_projector)
         self._own_attention = self.language.config._attn_implementation
 
     @property

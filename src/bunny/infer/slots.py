@@ -109,8 +109,8 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         super().__init__()
         self.slots, self.window, self.capacity = slots, window, 0
         self.now: Pass
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.keys: Any = None
+        self.values: Any = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Writes (1, key heads, T, d) to their places."""
