@@ -92,7 +92,8 @@ function checked(turn, known) {
   const answers = many(turn.answers, "answers").map((answer) => ({
     model: words(answer.model, "model"), text: words(answer.text, "text"),
     state: STATES.includes(answer.state) && answer.state !== "running" ? answer.state : "cut",
-    settings: settings(answer.settings), error: words(answer.error ?? "", "error"), fix: words(answer.fix ?? "", "fix"),
+    settings: settings(answer.settings),
+    ...(answer.error && { error: words(answer.error, "error"), fix: words(answer.fix ?? "", "fix") }),
     ...(answer.figures && { figures: numbers(answer.figures) }),
   }));
   return { id, parent, text: words(turn.text, "text"), pictures, answers };
@@ -108,7 +109,7 @@ function many(value, what) {
   return value;
 }
 
-const numbers = (tree) => Object.fromEntries(Object.entries(tree).filter(([, value]) => typeof value === "number" || typeof value === "boolean"));
+const numbers = (tree) => Object.fromEntries(Object.entries(tree).filter(([, value]) => value === null || typeof value === "number" || typeof value === "boolean"));
 
 function settings(tree = {}) {
   const { system = "", stop = [], ...rest } = tree ?? {};

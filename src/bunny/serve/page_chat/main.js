@@ -88,9 +88,9 @@ class Page {
     }
     this.running.delete(answer);
     talk.changed = Date.now();
-    await this.save(talk);
     if (this.talk === talk) this.ended(answer);
-    this.sidebar.show(this.talk.id);
+    await this.save(talk);
+    await this.sidebar.show(this.talk.id);
   }
 
   failed(answer, error, aborted) {

@@ -5,7 +5,7 @@ import { button, copy, make } from "./elements.js";
 const FENCE = /^\s*(```+|~~~+)\s*([\w+#.-]*)\s*$/;
 const HEADING = /^(#{1,4})\s+(.+?)\s*#*$/;
 const ITEM = /^(\s*)([-*+•]|\d{1,9}[.)])\s+(.*)$/;
-const INLINE = /(`+)([\s\S]+?)\1(?!`)|\*\*(?=\S)([\s\S]*?\S)\*\*|(?<![\w*])\*(?=[^\s*])([^*]*[^\s*])\*(?![\w*])/;
+const INLINE = /(`{1,4})([\s\S]+?)\1(?!`)|\*\*(?=\S)([\s\S]*?\S)\*\*(?!\*)|(?<![\w*])\*(?=[^\s*])([^*]*[^\s*])\*(?![\w*])/;
 
 export function rendered(text) {
   const lines = text.replace(/\r\n?/g, "\n").split("\n"), blocks = [];

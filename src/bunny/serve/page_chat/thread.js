@@ -42,7 +42,7 @@ export class Thread {
     return make("article", { class: wide ? "turn wide" : "turn", "aria-label": `Question ${number + 1}` },
       make("div", { class: "asked" },
         make("h2", { class: "unseen" }, "You"),
-        turn.pictures.length && make("ul", { class: "pictures" }, ...turn.pictures.map((one) => make("li", {}, this.thumbnail(one)))),
+        turn.pictures.length > 0 && make("ul", { class: "pictures" }, ...turn.pictures.map((one) => make("li", {}, this.thumbnail(one)))),
         make("div", { class: "said" },
           make("div", { class: "acts" }, branches.length > 1 && this.branches(turn, branches, at),
             button("Edit the question", "edit", () => this.acts.edit(turn), { "data-key": `edit-${turn.id}` })),
