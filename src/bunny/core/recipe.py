@@ -124,7 +124,7 @@ class StageSection(Section):
     micro_batch_rows: int = Field(8, gt=0, description="rows of a micro batch, for `normalise: micro_batches` only")
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool | Literal["auto", "selective"] = "auto"  # auto: only where memory is too small
-    feature_cache: bool = False  # the frozen tower sees each picture once, before the first step; features on disk
+    feature_cache: bool | str = False  # true: the frozen tower sees each picture once; a folder: once for all its runs
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"  # with several processes; auto: fsdp if the language model learns
     deepspeed: str | None = None  # a DeepSpeed configuration file, in place of `parallel`
     workers: int = Field(0, ge=0, description="processes that decode pictures; 0 = the training process itself")

@@ -193,6 +193,8 @@ def _train(
     from bunny.data.images import open_image
     from bunny.train.stage import train_stage
 
+    if isinstance(section.feature_cache, str):
+        section = section.model_copy(update={"feature_cache": str(recipe.locate(section.feature_cache))})
     start = projector or (recipe.locate(section.start_projector) if section.start_projector else None)
     model, processor = assembled(recipe, start, section.lora.quantise)
     aspect = processor.image_aspect

@@ -21,7 +21,7 @@ from bunny.study.asking import ask, benchmarks_of
 from bunny.study.cells import Cell
 from bunny.study.shared import Shared, cpu_seconds, finished
 
-CELLS, OUTCOME, RUN = "cells", "outcome", "run"
+CELLS, OUTCOME, RUN, FEATURES = "cells", "outcome", "run", "features"
 ANSWERS, METRICS, EVALUATIONS = "answers", "metrics.jsonl", "evaluations.jsonl"
 ENDLESS = 1e6  # epochs: the budget's steps end the training
 LEFT_OUT = {"align": flow.HOW_ONLY, "tune": {*flow.HOW_ONLY, "max_steps"}}
@@ -50,7 +50,11 @@ def recipe_of(shared: Shared, cell: Cell, steps: int) -> Recipe:
     choice = shared.choices[cell.selection]
     fixed = {"pool": None, "curate": None, "evaluate": None, "seed": cell.seed}
     changes = {**shared.study.sizes[cell.size], **choice.set, **fixed}
-    return shared.study.base({**changes, "tune.max_steps": steps, "tune.epochs": ENDLESS})
+    recipe = shared.study.base({**changes, "tune.max_steps": steps, "tune.epochs": ENDLESS})
+    if recipe.tune.vision_tower != "frozen":
+        return recipe
+    kept = {"feature_cache": str(shared.folder.resolve() / FEATURES)}
+    return recipe.model_copy(update={"tune": recipe.tune.model_copy(update=kept)})
 
 
 def steps_for(shared: Shared, cell: Cell, selection: Artifact) -> int:

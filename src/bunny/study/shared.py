@@ -176,7 +176,12 @@ class Shared:
             for run in selection.runs
         ]
         rejected = len(selection.rejected)
-        told = {"samples": len(made) + rejected, "embedded": len(made), "kept": int(kept.sum()), "seed": cell.seed}
+        told: dict[str, Any] = {
+            "samples": len(made) + rejected,
+            "embedded": len(made),
+            "kept": int(kept.sum()),
+            "seed": cell.seed,
+        }
         told |= {"embedder": made.model, "steps": runs}
         write_atomic(folder / "summary.json", json.dumps(told, indent=1, ensure_ascii=False))
         return {

@@ -71,10 +71,7 @@ def cache_features(
     ranks: int = 1,
 ) -> Features:
     """Make this rank's parts of the cache, where they are not there yet. Raises UserError if the tower learns."""
-    if any(parameter.requires_grad for parameter in model.model.vision_tower.parameters()):
-        raise UserError(
-            "feature_cache goes with a frozen vision tower", fix="set vision_tower: frozen, or leave it out"
-        )
+    check_frozen(model)
     folder.mkdir(parents=True, exist_ok=True)
     mine = range(rank, -(-len(pictures) // PART), ranks)
     wanted = [part for part in mine if not path_of(folder, part).exists()]
@@ -82,13 +79,22 @@ def cache_features(
         model.model.vision_tower.to(device)
     for part in track(wanted, "tower features", len(wanted)):
         some = pictures[part * PART : (part + 1) * PART]
-        found = [_features(model, pixels(some[at : at + BATCH]), bf16, device) for at in range(0, len(some), BATCH)]
+        found = [features_of(model, pixels(some[at : at + BATCH]), bf16, device) for at in range(0, len(some), BATCH)]
         with publish(path_of(folder, part)) as temporary:
             np.save(temporary, np.concatenate(found))
     return Features(folder, pictures, bf16)
 
 
-def _features(model: Any, pixels: Tensor, bf16: bool, device: torch.device) -> Any:
+def check_frozen(model: Any) -> None:
+    """Raise UserError if the tower learns: its features change."""
+    if any(parameter.requires_grad for parameter in model.model.vision_tower.parameters()):
+        raise UserError(
+            "feature_cache goes with a frozen vision tower", fix="set vision_tower: frozen, or leave it out"
+        )
+
+
+def features_of(model: Any, pixels: Tensor, bf16: bool, device: torch.device) -> Any:
+    """(B, N, feature width) of pixels (B, 3, H, W): float32, or bfloat16 as int16."""
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         found = model.model.tower_features(pixels.to(device))
     found = found.to(torch.bfloat16 if bf16 else torch.promote_types(found.dtype, torch.float32)).cpu()

@@ -34,6 +34,7 @@ from bunny.train.index import Index, Supply, index_rows
 from bunny.train.learn import set_learning
 from bunny.train.parallel import arguments_for
 from bunny.train.rows import write_left_out
+from bunny.train.shared_features import SharedFeatures
 from bunny.train.steps import Pixels, Plan, StepData
 from bunny.train.trainer import StepTrainer
 from bunny.train.watchers import Lent, check_watching, watched
@@ -193,10 +194,15 @@ def seen_pictures(
     folder: Path,
     args: transformers.TrainingArguments,
 ) -> Pixels:
-    """Pictures to pixels; with `feature_cache` to the frozen tower's features, which are computed here and now."""
+    """Pictures to pixels; with `feature_cache` to the frozen tower's features, which are computed here and now, or, in
+    a folder that runs share, when they are first asked for."""
     pixels = pixels_of(processor, open_image, section)
     if not section.feature_cache:
         return pixels
+    if isinstance(section.feature_cache, str):
+        preparation = [processor.image_processor.to_dict(), processor.image_aspect]
+        bf16, shared = section.precision == "bf16", Path(section.feature_cache)
+        return SharedFeatures(model, pixels, preparation, shared, bf16=bf16, device=args.device)
     pictures = [rows.picture(number) for number in range(rows.pictures)]
     features = cache_features(
         model,
