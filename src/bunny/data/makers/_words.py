@@ -42,11 +42,15 @@ class WordMaker(Maker):
 
     def name_all(self, samples: Sequence[Sample]) -> Named:
         """The samples that have words, with their words. Raises UserError if none has."""
-        rules = _load((self.folder or Path()) / self.words) if self.words else None
+        rules = self.rules()
         pairs = [(sample, words) for sample in samples if (words := _words(sample, rules))]
         if samples and not pairs:
             raise UserError("no picture has a known word", fix="set `words` to a words file or give meta['words']")
         return Named([sample for sample, _ in pairs], [words for _, words in pairs], rules)
+
+    def rules(self) -> WordList | None:
+        """What the words file says; None without one. Raises UserError if it cannot be read."""
+        return _load((self.folder or Path()) / self.words) if self.words else None
 
 
 def _load(path: Path) -> WordList:
