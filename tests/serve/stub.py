@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from bunny.core.chat import Busy, ChatEvent, ChatRequest, Finished, Piece, TokenChance
+from bunny.core.chat import Busy, ChatEngine, ChatEvent, ChatRequest, Finished, Piece, TokenChance
 from bunny.core.errors import UserError
 from bunny.serve.app import Rules, make_app
 from bunny.serve.curation import listen
-from bunny.serve.limits import Limits
 from bunny.serve.running import Running
 from bunny.serve.service import Service
 
@@ -18,7 +17,7 @@ from bunny.serve.service import Service
 class Stub:
     """Answers "<turns> turns, <sizes of the pictures>: <last words>", a word a piece.
 
-    held: words of a question whose answer waits for `go` after its first piece. `cancelled`: how many were.
+    "wait for me" in a question: its answer waits for `go` behind its first piece. started, cancelled: whether one was.
     """
 
     def __init__(self, name: str = "stub") -> None:
@@ -26,6 +25,7 @@ class Stub:
         self.asked: list[ChatRequest] = []
         self.go, self.cancelled, self.started = threading.Event(), threading.Event(), threading.Event()
         self.closed = False
+        self.tickets: list[Ticket] = []
 
     def submit(self, request: ChatRequest, listen: Callable[[ChatEvent], None]) -> Ticket:
         words = request.turns[-1].text
@@ -35,6 +35,7 @@ class Stub:
             raise UserError("the prompt has 9000 tokens", fix="ask for less")
         self.asked.append(request)
         ticket = Ticket(self, request, listen)
+        self.tickets.append(ticket)
         threading.Thread(target=ticket.speak, daemon=True).start()
         return ticket
 
@@ -44,6 +45,11 @@ class Stub:
     def close(self, timeout_seconds: float) -> None:
         self.closed = True
         self.go.set()
+
+    def cut(self) -> None:
+        """Cancel what is under way."""
+        for ticket in self.tickets:
+            ticket.cancel()
 
 
 class Ticket:
@@ -90,7 +96,7 @@ def chance(text: str) -> TokenChance:
 
 
 @contextmanager
-def served(*engines: Stub, rules: Rules | None = None, drain_seconds: float = 5.0) -> Iterator[str]:
+def served(*engines: ChatEngine, rules: Rules | None = None, drain_seconds: float = 5.0) -> Iterator[str]:
     """The address of a server of these engines, on a free port of this machine."""
     with running(*engines, rules=rules, drain_seconds=drain_seconds) as (address, _):
         yield address
@@ -121,6 +127,3 @@ def running(
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
-
-
-SMALL = Limits(body_bytes=200_000, picture_bytes=100_000, picture_pixels=1_000_000, request_pixels=1_500_000)

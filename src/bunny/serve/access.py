@@ -65,7 +65,7 @@ class Door:
             if visit.status:
                 raise
             told = f"the server failed; its log has more under {visit.id}"
-            await visit.fail(ApiError(500, told, code=type(error).__name__), receive)
+            await visit.fail(ApiError(500, told, code="internal_error"), receive)
         finally:
             self._count(scope, visit)
 

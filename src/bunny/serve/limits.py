@@ -12,7 +12,8 @@ class Limits:
     """Bounds of a server; the defaults suit one machine and people's pictures.
 
     body_bytes: of a request. body_seconds: until all of it has come; body_pause_seconds: until some more has.
-    head_seconds: until a connection has sent a request's headers. connections: open at once.
+    head_seconds: until a connection has sent a request's headers; idle_seconds: between two requests (whole seconds).
+    connections: open at once.
     json_depth, json_values: nesting, and lists, objects and commas of a body.
     messages, prompt_characters, choices (`n`), tokens (`max_tokens`), default_tokens: of one request.
     pictures: of one request. picture_bytes: encoded. picture_pixels: of one (a larger baseline JPEG is read at a
@@ -26,6 +27,7 @@ class Limits:
     body_seconds: float = 60.0
     body_pause_seconds: float = 10.0
     head_seconds: float = 10.0
+    idle_seconds: int = 5
     connections: int = 512
     json_depth: int = 32
     json_values: int = 100_000

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bunny.core.log import log
+from bunny.serve.failures import ApiError
 from bunny.serve.limits import Limits
 from bunny.serve.service import Service
 
 HEAD_BYTES = 32 << 10  # of a request's line and headers
-IDLE_SECONDS = 5  # a connection without a request is closed after it
 CLOSE_SECONDS = 5  # for answers that were cut short at the end
 
 
@@ -47,7 +48,7 @@ class Running(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 h11_max_incomplete_event_size=HEAD_BYTES,
-                timeout_keep_alive=IDLE_SECONDS,
+                timeout_keep_alive=limits.idle_seconds,
                 timeout_graceful_shutdown=CLOSE_SECONDS,
             )
         )
@@ -127,6 +128,17 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
                 self._waits.cancel()
             elif self._waits.cancelled():
                 self._waits = self.loop.call_later(limits.head_seconds, self.transport.close)
+
+        def send_400_response(self, msg: str) -> None:
+            """What is no HTTP gets an error in the same form as all others."""
+            refused = ApiError(400, "this is not HTTP/1.1 as its standard has it", code="invalid_http").response()
+            head = [(b"connection", b"close"), *refused.raw_headers]
+            try:
+                for event in (h11.Response(status_code=400, headers=head), h11.Data(refused.body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+            except h11.LocalProtocolError:  # it comes in the middle of an answer
+                log.debug("broken HTTP behind a request")
+            self.transport.close()
 
         def pause_writing(self) -> None:
             super().pause_writing()
