@@ -44,8 +44,9 @@ def ask(
     settings = GenerationSettings(max_new_tokens=study.max_new_tokens)
     who = open_folder(model, study.batch_rows, name)
     assert isinstance(who, Bunny)
-    if precision == "bf16":
-        who.model.bfloat16()
+    if precision == "bf16":  # as in training, where pictures are prepared in float32
+        who.model.model.language_model.bfloat16()
+        who.model.lm_head.bfloat16()
     found = {}
     for one in benchmarks:
         answerer = _Listening(who, candidates_of(one), settings)

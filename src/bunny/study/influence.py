@@ -59,7 +59,7 @@ class Nearness:
 
     def nearest(self, group: str, kept: IntArray) -> list[tuple[float, str]]:
         """(cosine, id) of the rows `kept` of the pool nearest to a held-out picture, and no two the same drawing."""
-        if group not in self._places or not len(kept):
+        if group not in self._places or not len(kept) or not len(self._held_out):
             return []
         likeness = self._matrix[kept] @ self._held_out[self._places[group]]
         found: list[int] = []

@@ -24,7 +24,7 @@ from bunny.study.findings import Arm, Comparison, Result, Score, by_arm, compari
 from bunny.study.learning import losses_of, progress_of, spent_by
 from bunny.study.pictures import walls
 from bunny.study.recipe import Study
-from bunny.study.shared import Shared
+from bunny.study.shared import Shared, claimed
 from bunny.study.telling import conclusion, influence_of, pollution_of
 
 PAGE, TEXT, DATA, FIGURES = "report.html", "report.md", "report.json", "figures"
@@ -43,7 +43,6 @@ def report(path: Path, folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: no cell is finished there", fix=f"bunny study {path}")
     scores = scores_of(results)
     comparisons = comparisons_of(results, study.against, study.measure)
-    influence = influence_of(shared, results)
     content: dict[str, Any] = {
         "study": study.name,
         "settings": study.model_dump(mode="json"),
@@ -54,17 +53,12 @@ def report(path: Path, folder: Path) -> dict[str, Any]:
         "comparisons": [one.as_json() for one in comparisons],
         "cost": spent_by(results),
         "selections": _selections(shared, results),
-        "influence": influence,
+        "influence": influence_of(shared, results),
         "pollution": pollution_of(shared, results),
         "leaks": _leaks(shared),
     }
-    figures = _draw(folder / FIGURES, study, results, scores, comparisons)
-    told = [{key: value for key, value in one.items() if key != "thumbs"} for one in influence]
-    write_atomic(folder / DATA, json.dumps({**content, "influence": told}, indent=1, ensure_ascii=False))
-    shown = {**content, "walls": walls(shared, results), "tested": study.measure}
-    write_atomic(folder / PAGE, _render("report.html.j2", shown, {name: _inline(p) for name, p in figures.items()}))
-    local = {name: f"{FIGURES}/{path.name}" for name, path in figures.items()}
-    write_atomic(folder / TEXT, _render("report.md.j2", shown, local))
+    with claimed(folder / ".report.lock"):
+        _write(folder, content, _draw(folder / FIGURES, study, results, scores, comparisons), walls(shared, results))
     return {
         "report": str(folder / PAGE),
         "finished": len(results),
@@ -72,6 +66,16 @@ def report(path: Path, folder: Path) -> dict[str, Any]:
         "conclusion": content["conclusion"],
         "comparisons": content["comparisons"],
     }
+
+
+def _write(folder: Path, content: dict[str, Any], figures: Mapping[str, Path], shown: Sequence[Any]) -> None:
+    """The three forms of the report. shown: walls of pictures, for the page alone."""
+    told = [{key: value for key, value in one.items() if key != "thumbs"} for one in content["influence"]]
+    write_atomic(folder / DATA, json.dumps({**content, "influence": told}, indent=1, ensure_ascii=False))
+    page = {**content, "walls": shown, "tested": content["settings"]["measure"]}
+    write_atomic(folder / PAGE, _render("report.html.j2", page, {name: _inline(p) for name, p in figures.items()}))
+    local = {name: f"{FIGURES}/{path.name}" for name, path in figures.items()}
+    write_atomic(folder / TEXT, _render("report.md.j2", page, local))
 
 
 def results_of(shared: Shared, cells: Sequence[Cell]) -> list[Result]:
