@@ -1,7 +1,8 @@
 """The folders that `bench/serving.py` serves: one random model, as a Bunny and as a stock Llava.
 
 In: an empty folder. Out: `bunny/` and `llava/` in it, with the same weights and a tokenizer that writes every id, so
-that whatever a random model says is text. Its end tokens are never the likeliest: every answer is as long as it may be.
+that whatever a random model says is text: ends and bytes are never the likeliest, every answer is as long as it may be.
+The head has weights of its own (SmolLM2's are those of its embedding): else a random model repeats one word.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LANGUAGE = {
         "num_key_value_heads": 3,
         "max_position_embeddings": 8192,
         "rope_theta": 100000.0,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
     },
     "tiny": {
         "vocab_size": 1024,
@@ -55,7 +56,7 @@ LANGUAGE = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 1024,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": False,
     },
 }
 TOWER = {
@@ -91,7 +92,7 @@ def write_models(folder: Path, size: str) -> tuple[Path, Path]:
         image_seq_length=model.config.image_seq_length,
         vision_feature_layer=model.config.vision_feature_layer,
         vision_feature_select_strategy="full",
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
     )
     stock = LlavaForConditionalGeneration(config)
     names = {"projector.0.": "projector.linear_1.", "projector.2.": "projector.linear_2."}
@@ -126,8 +127,7 @@ def _bunny(folder: Path, size: str) -> tuple[Any, Any]:
         for name, parameter in model.named_parameters():
             if "norm" not in name:
                 parameter.data.normal_(std=spread)
-    rows = language.get_input_embeddings().weight.data
-    rows[: len(SPECIAL)] = 0  # an end has the logit 0, which is never the highest of so many
+    language.lm_head.weight.data[: len(SPECIAL) + 256] = 0  # the logit 0 is never the highest of so many
     language.save_pretrained(folder / "language")
     tokenizer.save_pretrained(folder / "language")
     tower.save_pretrained(folder / "tower")
