@@ -19,9 +19,10 @@ from bunny.core.store import Artifact, Store, fingerprint, write_atomic
 from bunny.pipeline import flow, stages
 from bunny.study.asking import ask, benchmarks_of
 from bunny.study.cells import Cell
-from bunny.study.shared import Shared, cpu_seconds, finished
+from bunny.study.shared import Shared, counted, finished, spent
 
 CELLS, OUTCOME, RUN, FEATURES = "cells", "outcome", "run", "features"
+CLOCK = "cpu_seconds.json"
 ANSWERS, METRICS, EVALUATIONS = "answers", "metrics.jsonl", "evaluations.jsonl"
 ENDLESS = 1e6  # epochs: the budget's steps end the training
 LEFT_OUT = {"align": flow.HOW_ONLY, "tune": {*flow.HOW_ONLY, "max_steps"}}
@@ -63,13 +64,13 @@ def steps_for(shared: Shared, cell: Cell, selection: Artifact) -> int:
     steps = budget.steps * shared.choices[cell.selection].times
     if budget.equal == "compute":
         assert budget.step_cpu_seconds
-        spent = shared.curation_seconds(cell, selection) / budget.step_cpu_seconds
-        if spent >= steps:
+        taken = shared.curation_seconds(cell, selection) / budget.step_cpu_seconds
+        if taken >= steps:
             raise UserError(
-                f"{cell.name}: its curation takes as much as {spent:.0f} steps, and the budget is {steps:.0f}",
+                f"{cell.name}: its curation takes as much as {taken:.0f} steps, and the budget is {steps:.0f}",
                 fix="give a larger `budget.steps`, or compare at equal steps",
             )
-        steps -= spent
+        steps -= taken
     return max(1, math.floor(steps))
 
 
@@ -96,11 +97,11 @@ def _build(shared: Shared, cell: Cell, folder: Path) -> Mapping[str, Any]:
     selection = shared.selection(cell)
     steps = steps_for(shared, cell, selection)
     recipe = recipe_of(shared, cell, steps)
-    begun = cpu_seconds()
-    flow.run(recipe, run, ("align", "tune"), curated=selection)
-    trained = cpu_seconds()
-    rows = ask(run / "model", cell.name, benchmarks_of(study), study, recipe.tune.precision)
-    answered = cpu_seconds()
+    clock = folder / CLOCK
+    with counted(clock, "train"):
+        flow.run(recipe, run, ("align", "tune"), curated=selection)
+    with counted(clock, "ask"):
+        rows = ask(run / "model", cell.name, benchmarks_of(study), study, recipe.tune.precision)
     (folder / ANSWERS).mkdir(exist_ok=True)
     for task, some in rows.items():
         write_atomic(folder / ANSWERS / f"{task}.jsonl", "".join(json.dumps(row) + "\n" for row in some))
@@ -116,9 +117,5 @@ def _build(shared: Shared, cell: Cell, folder: Path) -> Mapping[str, Any]:
         "steps": steps,
         "rows": tuned["rows"],
         "kept": selection.manifest["kept"],
-        "cpu_seconds": {
-            "curate": shared.curation_seconds(cell, selection),
-            "train": trained - begun,
-            "ask": answered - trained,
-        },
+        "cpu_seconds": {"curate": shared.curation_seconds(cell, selection), **spent(clock)},
     }

@@ -58,6 +58,24 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
+@contextmanager
+def counted(path: Path, part: str) -> Iterator[None]:
+    """Adds the processor time of the block to `part` in a JSON file, over all attempts that end by themselves."""
+    before = cpu_seconds()
+    try:
+        yield
+    finally:
+        known = spent(path)
+        known[part] = known.get(part, 0.0) + cpu_seconds() - before
+        write_atomic(path, json.dumps(known))
+
+
+def spent(path: Path) -> dict[str, float]:
+    """CPU-seconds by part; empty if nothing was counted."""
+    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known
+
+
 class Shared:
     """See the module. Raises UserError if the base recipe has no pool to select from."""
 
@@ -96,24 +114,22 @@ class Shared:
         with claimed(self.folder / f".{POOL}.lock"):
             if self.study.pollute:
                 self._pollute()
-            before = cpu_seconds()
-            made = pool_of(
-                self.source,
-                self.base.locate("."),
-                section.embedder,
-                self.folder / POOL,
-                engine_of(section, self.folder),
-                part_rows=section.part_rows,
-                threads=section.threads,
-            )
-            self._note(cpu_seconds() - before)
+            with counted(self.folder / CLOCK, POOL):
+                made = pool_of(
+                    self.source,
+                    self.base.locate("."),
+                    section.embedder,
+                    self.folder / POOL,
+                    engine_of(section, self.folder),
+                    part_rows=section.part_rows,
+                    threads=section.threads,
+                )
         return made
 
     @property
     def pool_seconds(self) -> float:
-        """CPU-seconds that reading and embedding the pool took, over all attempts that ended by themselves."""
-        path = self.folder / CLOCK
-        return float(json.loads(path.read_text())["pool"]) if path.exists() else 0.0
+        """CPU-seconds that reading and embedding the pool took."""
+        return spent(self.folder / CLOCK).get(POOL, 0.0)
 
     def selection_mark(self, cell: Cell) -> str:
         """Fingerprint of the set that a cell learns from."""
@@ -148,10 +164,6 @@ class Shared:
             inputs={"files": stages.fingerprint_named([source], self.base)},
         )
 
-    def _note(self, seconds: float) -> None:
-        """Add up what making the pool takes; opening a finished one takes nearly nothing."""
-        write_atomic(self.folder / CLOCK, json.dumps({"pool": self.pool_seconds + seconds}))
-
     def _choose(self, cell: Cell, folder: Path) -> Mapping[str, Any]:
         """Run the steps, draw the share, and write the table and the samples."""
         from bunny.curate.engine import select
@@ -163,7 +175,7 @@ class Shared:
         drawing = [] if wanted is None else [{"use": SAMPLE, "count": wanted}]
         before, started = cpu_seconds(), time.perf_counter()
         selection = select(made.pool(), [*steps, *drawing], cell.seed, made.rejected(), self.base.locate("."))
-        spent = cpu_seconds() - before
+        took = cpu_seconds() - before
         kept = selection.kept()
         if not kept.any():
             raise UserError(f"{cell.part}: nothing stays", fix=f"make `{cell.selection}` less strict")
@@ -188,7 +200,7 @@ class Shared:
             "pairs": len(made),
             "kept": int(kept.sum()),
             "wanted": wanted,
-            "cpu_seconds": spent,
+            "cpu_seconds": took,
             "wall_seconds": time.perf_counter() - started,
             "pool_folder": f"../../../{POOL}",
         }
