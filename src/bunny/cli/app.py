@@ -44,7 +44,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 Only = Annotated[str | None, typer.Option("--only", help="Stop after this stage: align or tune.")]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", "-t", metavar="TASK", help="Benchmarks, e.g. -t easy_vqa,picture_yes_no.")
+    list[str] | None,
+    typer.Option("--task", "-t", metavar="TASK", help="Benchmarks, e.g. -t pope,gqa or -t counting:path=FILE:sets=5."),
 ]
 
 TRAINING = ("curate", "align", "tune", "second", "merge")
@@ -178,22 +179,21 @@ def evaluate(
         if tasks:
             raise UserError("-t goes with a model", fix="a recipe names its tasks itself: see its `evaluate` section")
         return _run(Path(target), output, overrides, fast, False, json)
-    names = [name for group in tasks or () for name in group.split(",") if name]
     if bool(target) == bool(endpoint) or bool(endpoint) != bool(model):
         raise UserError("which model?", fix="give a folder, or --endpoint URL with --model NAME")
-    if not names:
+    if not tasks:
         raise UserError(f"{target or model}: which benchmarks?", fix="name them, e.g. -t easy_vqa,picture_yes_no")
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         from bunny.cli.launch import again
 
         raise typer.Exit(again(processes))
     _start_log()
-    from bunny.pipeline import flow
+    from bunny.pipeline import flow, task_words
 
     folder = output or Path("runs") / f"eval-{Path(target or model).name}"
     content = flow.evaluate(
         target or model,
-        [{"use": name} for name in names],
+        task_words.blocks(tasks),
         folder,
         endpoint=endpoint,
         batch_rows=batch_rows,
