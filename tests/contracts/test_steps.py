@@ -22,6 +22,7 @@ from bunny.curate.step import ROW_NUMBERS
 PACKAGE = "bunny.curate.steps"
 BENCHMARK = Path(__file__).parent / "benchmark.parquet"
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "agreement": [{"texts": "image"}, {"texts": "image", "within": "pool", "neighbours": 3}],
     "exact": [{}, {"by": "caption"}, {"by": "caption", "normalise": True}],
     "perceptual": [{}, {"bits": 2, "keep": "best", "by": "width"}],
     "rules": [
