@@ -91,6 +91,7 @@ def test_of_a_family_one_is_wanted_no_matter_which() -> None:
     dedup, together = found_by(rows, ["dedup"])
     assert (dedup.seen, dedup.dropped, dedup.right) == (5, 3, 2)  # the only picture of b is lost
     assert dedup.recall("copies") == 1.0 and dedup.precision == pytest.approx(2 / 3)
+    assert dedup.chance == pytest.approx(2 / 5)  # of all that came
     assert together.removed == dedup.removed
 
 

@@ -17,13 +17,15 @@ KINDS = ("copies", "swapped", "junk")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One step. seen: rows that came to it; dropped: of those. right: spoilt rows among the dropped (precision is
-    right / dropped). there, removed: by kind, how many spoilt rows came to it, and how many of them went."""
+    """One step. seen: rows that came to it; dropped: of those. right, spoilt: spoilt rows among the dropped and among
+    all that came: a step that drops at random has a precision of spoilt / seen. there, removed: by kind, how many
+    spoilt rows came to it, and how many of them went."""
 
     step: str
     seen: int
     dropped: int
     right: int
+    spoilt: int
     there: dict[str, int]
     removed: dict[str, int]
 
@@ -31,11 +33,21 @@ class Found:
     def precision(self) -> float | None:
         return self.right / self.dropped if self.dropped else None
 
+    @property
+    def chance(self) -> float | None:
+        """The precision of dropping at random."""
+        return self.spoilt / self.seen if self.seen else None
+
     def recall(self, kind: str) -> float | None:
         return self.removed[kind] / self.there[kind] if self.there[kind] else None
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "precision": self.precision, "recall": {kind: self.recall(kind) for kind in KINDS}}
+        return {
+            **asdict(self),
+            "precision": self.precision,
+            "chance": self.chance,
+            "recall": {kind: self.recall(kind) for kind in KINDS},
+        }
 
 
 def found_by(rows: Sequence[Row], steps: Sequence[str]) -> list[Found]:
@@ -54,12 +66,6 @@ def found_by(rows: Sequence[Row], steps: Sequence[str]) -> list[Found]:
 def _found(step: str, seen: Sequence[Row], dropped: Sequence[Row]) -> Found:
     families, lost = (Counter(row["origin"] for row in some if row["origin"]) for some in (seen, dropped))
     needless = {origin: min(lost[origin], size - 1) for origin, size in families.items()}  # one of each may stay
-    wrong: Counter[str] = Counter()  # needless ones that have been counted
-    right = 0
-    for row in sorted(dropped, key=lambda row: bool(row["swapped"])):
-        spare = bool(row["origin"]) and wrong[row["origin"]] < needless[row["origin"]]
-        wrong[row["origin"]] += spare
-        right += spare or bool(row["swapped"]) or _junk(row)
     there = {
         "copies": sum(size - 1 for size in families.values()),
         "swapped": sum(bool(row["swapped"]) for row in seen),
@@ -70,7 +76,19 @@ def _found(step: str, seen: Sequence[Row], dropped: Sequence[Row]) -> Found:
         "swapped": sum(bool(row["swapped"]) for row in dropped),
         "junk": sum(_junk(row) for row in dropped),
     }
-    return Found(step, len(seen), len(dropped), right, there, removed)
+    spare = {origin: size - 1 for origin, size in families.items()}
+    return Found(step, len(seen), len(dropped), _right(dropped, needless), _right(seen, spare), there, removed)
+
+
+def _right(dropped: Sequence[Row], needless: Mapping[str, int]) -> int:
+    """How many of these rows are spoilt. needless: how many of each family are."""
+    counted: Counter[str] = Counter()
+    right = 0
+    for row in sorted(dropped, key=lambda row: bool(row["swapped"])):
+        spare = bool(row["origin"]) and counted[row["origin"]] < needless[row["origin"]]
+        counted[row["origin"]] += spare
+        right += spare or bool(row["swapped"]) or _junk(row)
+    return right
 
 
 def _junk(row: Row) -> bool:
