@@ -60,7 +60,7 @@ class Door:
         except HTTPException as error:
             told = "there is nothing at this address" if error.status_code == 404 else error.detail
             await visit.fail(ApiError(error.status_code, told, headers=error.headers), receive)
-        except Exception as error:  # the last place: whatever it is, the client gets words and the log the whole
+        except Exception:  # the last place: whatever it is, the client gets words and the log the whole
             log.exception("%s: %s %r failed", visit.id, scope["method"], scope["path"])
             if visit.status:
                 raise

@@ -18,6 +18,7 @@ REFUSED = tuple(
     ipaddress.ip_network(text)
     for text in (
         "168.63.129.16/32",  # a cloud's own service behind a public number
+        "192.0.0.0/24",  # for protocols; a cloud's own service too
         "192.88.99.0/24",  # 6to4 relays
         "::ffff:0:0/96",  # IPv4 in IPv6: what is behind it depends on the machine
         "::ffff:0:0:0/96",  # the same, translated
