@@ -51,7 +51,7 @@ class Spoken:
     def _certain(self, new: str) -> str:
         text = self._held + new
         if self.gap:
-            if self.gap.startswith(text):
+            if len(text) < len(self.gap) and self.gap.startswith(text):
                 self._held = text
                 return ""
             text, self.gap = text.removeprefix(self.gap), ""
