@@ -64,20 +64,23 @@ class Pipeline:
         self.calls.append(("explain", run, sample))
         return {"id": sample, "kept": False, "step": {"use": "dedup", "twin": "b"}}
 
-    def chat(self, model: str, images: list[str], question: str, settings: Any) -> str:
-        self.calls.append(("chat", model, images, question, settings))
-        return "a dög"
-
 
 class FakeTalk:
     """A conversation that answers with what it was given, and remembers how often it was asked."""
 
-    def __init__(self, model: str, settings: Any) -> None:
-        self.turn = 0
+    last: FakeTalk
+
+    def __init__(self, chat: Any, settings: Any, seed: int | None, system: str) -> None:
+        self.turn, self.opened, self.settings, self.seed, self.system = 0, chat, settings, seed, system
+        self.turns: list[Any] = []
+        FakeTalk.last = self
 
     def ask(self, text: str, images: list[str]) -> Iterator[str]:
         self.turn += 1
         yield from (f"{self.turn}: ", text, f" {len(images)}")
+
+    def again(self) -> Iterator[str]:
+        yield "again"
 
     def reset(self) -> None:
         self.turn = 0
@@ -90,7 +93,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     parts: dict[str, dict[str, Any]] = {
         "flow": {"run": stub.run, "plan": stub.plan, "evaluate": stub.evaluate},
         "explain": {"explain": stub.explain},
-        "chat": {"chat": stub.chat, "Conversation": FakeTalk},
+        "chat": {"Chat": lambda *opened: opened, "Conversation": FakeTalk, "How": lambda *how: how},
         "zoo": {"names": lambda: ["bunny-v1.0-3b"]},
     }
     monkeypatch.setitem(sys.modules, "bunny.pipeline", package)
@@ -270,12 +273,58 @@ def test_recipe_show_fills_in_the_defaults_and_is_a_recipe_again(bunny: Bunny, r
 
 def test_chat_answers_one_question(bunny: Bunny, pipeline: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
-    words = ["chat", "model", "cat.png", "What is this?", "--temperature", "0.5", "--max-new-tokens", "9"]
-    assert bunny(*words).stdout == "a dög\n"
-    assert json.loads(bunny(*words, "--json").stdout) == {"answer": "a dög"}
-    _, model, images, question, settings = pipeline.calls[0]
-    assert (model, images, question) == ("model", ["cat.png"], "What is this?")
-    assert (settings.temperature, settings.max_new_tokens, settings.top_p) == (0.5, 9, 1.0)
+    words = ["chat", "model", "cat.png", "Wás is this?", "--temperature", "0.5", "--max-new-tokens", "9", "--seed", "3"]
+    assert bunny(*words).stdout == "1: Wás is this? 1\n"
+    assert json.loads(bunny(*words, "--json").stdout) == {"answer": "1: Wás is this? 1"}
+    talk_ = FakeTalk.last
+    assert (talk_.opened, talk_.seed) == (("model", ("", "", "", "")), 3)
+    assert (talk_.settings.temperature, talk_.settings.max_new_tokens, talk_.settings.top_p) == (0.5, 9, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "which model?"),
+        (["hello", "--endpoint", "http://localhost/v1"], "which model?"),
+        (["--endpoint", "http://localhost/v1", "--model", "x", "--load-in", "4bit"], "are for a folder"),
+    ],
+)
+def test_chat_without_one_model_is_refused(bunny: Bunny, pipeline: Pipeline, words: list[str], why: str) -> None:
+    ran = bunny("chat", *words)
+    assert ran.exit_code == 2
+    assert why in ran.stderr
+
+
+def test_an_endpoints_words_are_all_pictures_and_question(bunny: Bunny, pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "cat.png").touch()
+    ran = bunny("chat", "--endpoint", "http://localhost/v1", "--model", "x", "cat.png", "Is", "it", "a", "cat?")
+    assert ran.stdout == "1: Is it a cat? 1\n"
+    assert FakeTalk.last.opened == ("x", ("", "", "", "http://localhost/v1"))
+
+
+def test_settings_and_the_system_prompt_change_inside_a_conversation(bunny: Bunny, pipeline: Pipeline) -> None:
+    lines = ["/set temperature=0.7", "/set seed=9", "/set stop=a,b", "/system Be brief.", "/retry", "/help", "hello"]
+    ran = bunny("chat", "model", text="\n".join(lines))
+    assert ran.stdout == "again\n1: hello 0\n"
+    assert "/save" in ran.stderr
+    changed = FakeTalk.last
+    assert (changed.settings.temperature, changed.settings.stop, changed.seed) == (0.7, ("a", "b"), 9)
+    assert changed.system == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("/set temprature=1", "did you mean `temperature`?"),
+        ("/set top_p=2", "out of bounds; from 0.001 to 1"),
+        ("/set seed=x", "no number"),
+        ("/set top_p", "e.g. /set top_p=1.0"),
+        ("/save", "which file?"),
+        ("/imag x", "did you mean `/image`?"),
+    ],
+)
+def test_a_wrong_line_says_what_is_meant(bunny: Bunny, pipeline: Pipeline, line: str, why: str) -> None:
+    assert why in bunny("chat", "model", text=line).stderr
 
 
 def test_words_are_told_from_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,8 +397,8 @@ def test_at_a_terminal_a_failed_or_stopped_answer_does_not_end_the_conversation(
     assert ran.exit_code == 0
     assert ran.stdout == "1: three 0\n"
     assert "broken picture" in ran.stderr
-    assert "answer stopped" in ran.stderr
-    assert talk.HELP in ran.stderr
+    assert "stopped; what was written stays" in ran.stderr
+    assert talk.HELLO in ran.stderr
 
 
 def test_doctor_names_what_is_missing_and_how_to_mend_it(

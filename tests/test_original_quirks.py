@@ -236,7 +236,7 @@ def test_a_conversation_remembers_answers_without_their_end_token(parts: Path, t
     talk = Conversation(Chat(saved(*built(parts), tmp_path / "model")), GREEDY)
     answers = ["".join(talk.ask("what?", [picture()])), "".join(talk.ask("and?"))]
     assert [turn.text for turn in talk._turns if turn.role == "assistant"] == [text.strip() for text in answers]
-    maker = talk._chat._generator
+    maker = talk._chat.engine._generator  # type: ignore[attr-defined]
     ids = maker.writer.prompt((*talk._turns, Turn("user", "so?")), (ImageRef("0"),))
     end = maker.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert ids.count(end) == len(talk._turns) + 1  # of every turn and of the question: none is doubled

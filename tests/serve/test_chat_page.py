@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -27,7 +28,12 @@ QUESTIONS = "[...document.querySelectorAll('.bubble')].map(one => one.textConten
 READY = "!!window.page && document.activeElement.id === 'question'"
 IDLE = "!window.page.busy && !document.querySelector('.runs')"
 ATTACHED = "document.querySelectorAll('#attached li').length"
-FORGET = """(async () => { await page.store.clear(); page.store.base?.close(); localStorage.clear(); sessionStorage.clear(); })()"""
+FORGET = """(async () => {
+  await page.store.clear();
+  page.store.base?.close();
+  localStorage.clear();
+  sessionStorage.clear();
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +74,19 @@ class Chat:
             assert len(self.stub.asked) > before
 
     def reload(self) -> None:
-        self.run("window.stale = true; location.reload()")
-        self.wait(f"!window.stale && {READY}")
+        address = self.run("location.href")
+        for next_one in ("about:blank", address):
+            self.browser.open(next_one)
+        self.wait(READY)
 
     def click(self, selector: str, number: int = 0) -> None:
         found = f"document.querySelectorAll({selector!r})[{number}]"
         self.wait(f"!!{found}")
         self.run(f"{found}.click()")
+
+    def set(self, selector: str, value: str, event: str = "input") -> None:
+        one = f"document.querySelector({selector!r})"
+        self.run(f"{one}.value = {json.dumps(value)}; {one}.dispatchEvent(new Event({event!r}))")
 
     def hand_over(self, kind: str, *files: tuple[str, str, bytes], text: str = "") -> bool:
         """Drop or paste files; whether the page took the event for itself."""
@@ -109,7 +121,7 @@ def stub() -> Stub:
 
 @pytest.fixture
 def chat(shared: Browser, stub: Stub) -> Iterator[Chat]:
-    """An open page whose browser remembers nothing. Afterwards: nothing was complained of, nothing came from outside."""
+    """An open page whose browser remembers nothing; at last: it did not complain, nothing came from outside."""
     shared.resize(1280, 820)
     shared.events.clear()
     with served(stub.app()) as address:
@@ -162,7 +174,7 @@ def test_dropped_pasted_and_picked_pictures_are_sent_and_can_be_removed(chat: Ch
     for part in pictures:
         head, _, data = part["image_url"]["url"].partition(",")
         assert (part["type"], head) == ("image_url", "data:image/png;base64")
-        sizes.append(Image.open(BytesIO(__import__("base64").b64decode(data))).size)
+        sizes.append(Image.open(BytesIO(base64.b64decode(data))).size)
     assert sizes == [(8, 6), (4, 4), (3, 3)]
     assert chat.run("document.querySelectorAll('.pictures img').length") == 3
 
@@ -273,9 +285,7 @@ class TestTwoModels:
 
     def test_the_same_one_is_never_asked_twice(self, chat: Chat) -> None:
         chat.click(".compare")
-        chat.run(
-            "(one => { one.value = 'large'; one.dispatchEvent(new Event('change')); })(document.querySelector('.models select'))"
-        )
+        chat.set(".models select", "large", "change")
         assert chat.run("page.models.chosen") == ["large", "tiny"]
 
     def test_other_pages_are_linked_but_never_a_script(self, chat: Chat) -> None:
@@ -319,9 +329,7 @@ def test_the_request_as_python_asks_the_same_again(chat: Chat, with_picture: dic
 def test_settings_are_sent_and_survive_a_reload(chat: Chat) -> None:
     chat.click("#settings-button")
     for name, value in {"system": "Be brief.", "temperature": "0", "max_tokens": "99", "seed": "3"}.items():
-        chat.run(
-            f"(one => {{ one.value = '{value}'; one.dispatchEvent(new Event('input')); }})(document.getElementById('set-{name}'))"
-        )
+        chat.set(f"#set-{name}", value)
     chat.press("Escape")
     chat.reload()
     assert chat.run("page.settings.values.seed") == 3
@@ -388,7 +396,8 @@ def test_lists_code_and_bold_words_are_shown_as_such(chat: Chat) -> None:
         ["Some **bold *words*** and `x * y`, 2 * 3 * 4.\n\n1. one\n   - deep\n2. two\n\n```py\na <", " b\n```\n> said"]
     ]
     chat.ask("show")
-    shape = "[...document.querySelectorAll('.text *')].map(one => one.tagName).filter(tag => !/BUTTON|SVG|PATH/i.test(tag)).join(' ')"
+    tags = "[...document.querySelectorAll('.text *')].map(one => one.tagName)"
+    shape = f"{tags}.filter(tag => !/BUTTON|SVG|PATH/i.test(tag)).join(' ')"
     assert chat.run(shape) == "P STRONG EM CODE OL LI UL LI LI DIV DIV SPAN PRE CODE BLOCKQUOTE"
     assert chat.run("document.querySelector('.text p').textContent") == "Some bold words and x * y, 2 * 3 * 4."
     assert chat.run("document.querySelector('.text pre').textContent") == "a < b"
@@ -521,7 +530,8 @@ def test_a_wrong_file_is_not_imported_and_it_is_said_why(chat: Chat, text: str, 
 
 def give_file(chat: Chat, name: str, text: str) -> None:
     chat.run(
-        f"(() => {{ const given = new DataTransfer(); given.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));"
+        "(() => { const given = new DataTransfer();"
+        f"given.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));"
         "const field = document.getElementById('import-file'); field.files = given.files;"
         "field.dispatchEvent(new Event('change')); })()"
     )
@@ -586,9 +596,8 @@ def test_everything_is_reached_and_done_by_keyboard(chat: Chat) -> None:
 
 
 def test_a_screen_reader_hears_sentences_not_every_token(chat: Chat) -> None:
-    chat.run(
-        "window.heard = []; new MutationObserver(() => heard.push(page.announcer.region.textContent)).observe(page.announcer.region, { childList: true })"
-    )
+    listen = "() => heard.push(page.announcer.region.textContent)"
+    chat.run(f"window.heard = []; new MutationObserver({listen}).observe(page.announcer.region, {{ childList: true }})")
     chat.stub.plan = [[f"word{n}{'.' if n % 10 == 9 else ''} " for n in range(200)]]
     chat.ask("speak")
     chat.wait("heard.at(-1).endsWith('word199.')")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,12 +18,22 @@ from bunny.core.errors import UserError
 from bunny.core.types import Answer, GenerationSettings, ImageRef, Question
 from bunny.infer.generate import generation_config
 from bunny.infer.opening import Opened, opened
+from bunny.model.language_models import bits
+
+SEEING = [r".*vision[^.]*", r".*visual[^.]*", r".*projector[^.]*", r".*connector[^.]*", "lm_head"]
+"""Parts of such models that stay as they are when the rest is packed, as transformers' patterns of names."""
 
 
-def load_any(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """(model, processor) of a folder; code that comes with a folder is never run. Raises UserError with the reason."""
+def load_any(
+    path: Path, dtype: torch.dtype, device: torch.device, quantise: Literal["nf4", "int8"] | None = None
+) -> tuple[Any, Any]:
+    """(model, processor) of a folder; code that comes with a folder is never run. Raises UserError with the reason.
+
+    quantise: linear layers in 4 or 8 bits, but for those that see and the head.
+    """
+    how = {"quantization_config": bits(quantise, SEEING), "device_map": {"": device}} if quantise else {}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
+        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **how)
         processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -33,7 +43,7 @@ def load_any(path: Path, dtype: torch.dtype, device: torch.device) -> tuple[Any,
         ) from error
     if not getattr(processor, "chat_template", None):
         raise UserError(f"{path}: its processor has no chat template", fix="add the model's chat_template.jinja")
-    return model.eval().to(device), processor
+    return (model if quantise else model.to(device)).eval(), processor
 
 
 class AnyAnswerer:
@@ -86,7 +96,7 @@ class AnyAnswerer:
         with torch.inference_mode():
             out = self.model.generate(
                 **inputs,
-                generation_config=self._config(),
+                generation_config=own_config(self.model, self.processor, self.settings),
                 tokenizer=tokenizer if self.settings.stop else None,
             )
         texts = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -102,15 +112,16 @@ class AnyAnswerer:
         )
         return str(said)
 
-    def _config(self) -> GenerationConfig:
-        """What was asked, with the model's own ends; its sampling defaults are left out."""
-        own = self.model.generation_config
-        ends = own.eos_token_id if own.eos_token_id is not None else self.processor.tokenizer.eos_token_id
-        first = ends[0] if isinstance(ends, list) else ends
-        pads = [own.pad_token_id, self.processor.tokenizer.pad_token_id, first]
-        return generation_config(
-            self.settings,
-            eos_token_id=ends,
-            bos_token_id=own.bos_token_id,
-            pad_token_id=next((pad for pad in pads if pad is not None), None),
-        )
+
+def own_config(model: Any, processor: Any, settings: GenerationSettings) -> GenerationConfig:
+    """What was asked, with the model's own ends; its sampling defaults are left out."""
+    own = model.generation_config
+    ends = own.eos_token_id if own.eos_token_id is not None else processor.tokenizer.eos_token_id
+    first = ends[0] if isinstance(ends, list) else ends
+    pads = [own.pad_token_id, processor.tokenizer.pad_token_id, first]
+    return generation_config(
+        settings,
+        eos_token_id=ends,
+        bos_token_id=own.bos_token_id,
+        pad_token_id=next((pad for pad in pads if pad is not None), None),
+    )

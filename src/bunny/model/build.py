@@ -20,7 +20,7 @@ from bunny.core.recipe import ModelSection
 from bunny.model import quiet
 from bunny.model.config import BunnyConfig
 from bunny.model.image_token import claim_image_token, words_of
-from bunny.model.language_models import load_language_model
+from bunny.model.language_models import bits, load_language_model
 from bunny.model.loading import nothing_lost
 from bunny.model.modeling import BunnyForConditionalGeneration
 from bunny.model.original import PROJECTOR, is_original
@@ -109,8 +109,13 @@ def _assemble(config: BunnyConfig, tower: nn.Module, language_model: Any, seed: 
     return model.eval()
 
 
-def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
-    """(model, processor) of a saved Bunny folder, in float32, for inference. Raises UserError if it is not one."""
+def load(
+    path: str | Path, quantise: Literal["nf4", "int8"] | None = None, device: torch.device | None = None
+) -> tuple[Any, BunnyProcessor]:
+    """(model, processor) of a saved Bunny folder, in float32, for inference. Raises UserError if it is not one.
+
+    quantise: the language model's linear layers in 4 or 8 bits, all else in bfloat16, on `device`.
+    """
     quiet()
     if not (Path(path) / "config.json").exists():
         raise UserError(f"{path}: no model there (no config.json)", fix="give the folder that training wrote")
@@ -120,7 +125,11 @@ def load(path: str | Path) -> tuple[Any, BunnyProcessor]:
         config = AutoConfig.from_pretrained(path)
         if not isinstance(config, BunnyConfig):
             raise UserError(f"{path}: not a Bunny folder (its model type is `{config.model_type}`)")
-        model, info = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        how: dict[str, Any] = {"dtype": torch.float32}
+        if quantise:
+            kept = [".*vision_tower", ".*multi_modal_projector", "lm_head"]
+            how = {"dtype": torch.bfloat16, "quantization_config": bits(quantise, kept), "device_map": {"": device}}
+        model, info = AutoModelForImageTextToText.from_pretrained(path, output_loading_info=True, **how)
         processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
@@ -103,7 +103,7 @@ def load_language_model(reference: str, quantise: Literal["nf4", "int8"] | None 
     folder = resolve(reference)
     how: dict[str, Any] = {"dtype": torch.float32}
     if quantise:
-        how = {"dtype": torch.bfloat16, "quantization_config": _bits(quantise)}
+        how = {"dtype": torch.bfloat16, "quantization_config": bits(quantise)}
     with reading(reference):
         config = _config_of(folder)
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -113,17 +113,21 @@ def load_language_model(reference: str, quantise: Literal["nf4", "int8"] | None 
     return model.eval(), load_tokenizer(folder, config)
 
 
-def _bits(quantise: str) -> Any:
-    """The settings of QLoRA (Dettmers et al., 2023): NormalFloat 4, its scales quantised too; or LLM.int8()."""
+def bits(quantise: str, skip: Sequence[str] | None = None) -> Any:
+    """The settings of QLoRA (Dettmers et al., 2023): NormalFloat 4, its scales quantised too; or LLM.int8().
+
+    skip: patterns of the names of modules that stay as they are; none: transformers' choice.
+    """
     from transformers import BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available
 
     if not is_bitsandbytes_available():
         raise UserError(f"`quantise: {quantise}` needs bitsandbytes", fix="pip install 'bunny-vlm[gpu]'")
     if quantise == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=skip,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,

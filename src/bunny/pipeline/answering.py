@@ -7,19 +7,18 @@ their own; then the first one scores all.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from bunny.core.errors import UserError
 from bunny.core.protocols import Answerer, Benchmark
 from bunny.core.recipe import Block, make
 from bunny.core.seeds import stream
 from bunny.core.store import fingerprint_files
 from bunny.core.types import GenerationSettings, ImageRef, Question
+from bunny.pipeline.placing import is_bunny, place
 from bunny.pipeline.thumbnail import thumbnail
 from bunny.pipeline.together import Together, rank, ranks
 
@@ -108,11 +107,10 @@ def open_folder(path: Path, batch_rows: int = 32, mark: str = "") -> Bunny | Any
     from bunny.infer.any_model import load_any
     from bunny.model.build import load
 
-    device, dtype = _place(path)
+    device, dtype = place(path)
     weights = mark or fingerprint_files(sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]))
     name = f"{path.name}:{weights}" + ("" if dtype == "float32" else f":{dtype}")
-    kind = _fields(path).get("model_type", "")
-    if kind in ("", "bunny") or "bunny" in kind:
+    if is_bunny(path):
         model, processor = load(path)
         return Bunny(model.to(device, getattr(torch, dtype)), processor, name, batch_rows)
     return AnyModel(*load_any(path, getattr(torch, dtype), device), name, max(1, batch_rows // 4))
@@ -205,27 +203,3 @@ def chat_about(
     for question in asked:
         open_image(question.images[0]).save(folder / "pictures" / f"{question.id}.png")
     return [{"picture": f"pictures/{q.id}.png", "question": q.prompt, "answer": answers[q.id]} for q in asked]
-
-
-def _place(path: Path) -> tuple[Any, str]:
-    """(device, name of the type) to compute with; of several processes each has an accelerator of its own."""
-    import torch
-
-    if not torch.accelerator.is_available():
-        return torch.device("cpu"), "float32"
-    kind = torch.accelerator.current_accelerator()
-    assert kind is not None
-    number = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
-    fields = _fields(path)
-    return torch.device(kind.type, number), str(fields.get("dtype") or fields.get("torch_dtype") or "float32")
-
-
-def _fields(path: Path) -> dict[str, Any]:
-    """The model's config.json; empty if there is none, which the loader explains."""
-    try:
-        fields = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: config.json cannot be read ({error})", fix="write or copy the model again") from None
-    return fields if isinstance(fields, dict) else {}
