@@ -131,6 +131,36 @@ def compare(
     return show.as_json(content) if json else _compare(content)
 
 
+@eval_app.command("hold-out")
+@guarded
+def hold_out(
+    words: Annotated[Path, typer.Argument(metavar="WORDS", help="The training's words file, e.g. demo/words.yaml.")],
+    pictures: Annotated[Path, typer.Option("--pictures", help="The benchmarks' Parquet file of named pictures.")],
+    output: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="For words.yaml and pool/.")],
+    pool: Annotated[Path | None, typer.Option("--pool", help="Parquet file or folder of training pictures.")] = None,
+    share: Annotated[float, typer.Option(help="Of the objects, 0.1 to 0.5.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Which objects.")] = 0,
+    json: Json = False,
+) -> None:
+    """Choose objects that training never names, and write the words file and the pool without them.
+
+    Train on what is written; the benchmarks on named pictures then ask about the others with `split: unseen`.
+
+    \b
+    bunny eval hold-out demo/words.yaml --pictures demo/heldout.parquet --pool demo/pool --out runs/held-out
+    """
+    from bunny.pipeline import holding_out
+
+    content = holding_out.hold_out(words, pictures, pool, output, share, seed)
+    if json:
+        return show.as_json(content)
+    show.table(("held out", "test pictures"), [(word, str(n)) for word, n in content["pictures"].items()])
+    typer.echo(f"words  {content['words']}")
+    if pool:
+        typer.echo(f"pool   {content['pool']}: {content['kept']} pictures, {content['left_out']} left out")
+    return None
+
+
 @eval_app.command("doctor")
 @guarded
 def doctor(

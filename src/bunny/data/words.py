@@ -102,6 +102,17 @@ def load_words(path: Path) -> WordList:
     return words
 
 
+def forms_in(rules: WordList, words: Collection[str], texts: Sequence[str]) -> bool:
+    """Whether any form of these words stands in one of the texts, or a text names a folder of theirs; nothing rules a
+    form out here, so this finds more than `words_of`."""
+    plain = [_plain(text) for text in texts]
+    for word in words:
+        rule = rules.words[word]
+        if _any_form((_plain(word), *rule.also), plain) or any(_filed_under(rule.folders, text) for text in texts):
+            return True
+    return False
+
+
 def _filed_under(folders: Sequence[str], category: str) -> bool:
     return any(category == folder or category.startswith(folder + "/") for folder in folders)
 

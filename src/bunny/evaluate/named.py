@@ -47,18 +47,34 @@ class Thing:
         return self.word in other.absent and other.word in self.absent
 
 
-class NamedPictures(Section):
+class HeldOut(Section):
+    """Which things a benchmark may ask about, by whether the training knew their names."""
+
+    folder: Path = Path()  # where the recipe lies
+    trained: Path | None = None  # words the training knew: words file (`words:`) or YAML list; relative to `folder`
+    split: Literal["all", "seen", "unseen"] = "all"  # with `trained`: only things (not) named in training
+
+    def seen(self, *words: str) -> bool:
+        """Whether the training knew all these words; without `trained` all count as known."""
+        return self.trained is None or set(words) <= _trained(self.folder / self.trained)
+
+    def in_split(self, word: str) -> bool:
+        """Whether the word is on the side that is asked about. Raises UserError for a side without `trained`."""
+        if self.split != "all" and self.trained is None:
+            raise UserError(
+                f"split: {self.split}: seen by whom?", fix="set `trained` to the words file of the training"
+            )
+        return self.split == "all" or (self.split == "seen") == self.seen(word)
+
+
+class NamedPictures(HeldOut):
     """Settings and scoring that counting, position, colour, choice and reading share."""
 
     name: str = ""
     path: Path  # Parquet file of named pictures; relative to `folder`
-    folder: Path = Path()  # where the recipe lies
     language: Literal["en", "zh"] = "en"  # of the questions; zh asks only about words that `names.yaml` names
     sets: int = Field(20, gt=0, description="balanced sets of questions, at most")
     words: tuple[str, ...] = ()  # ask only about these; default: all
-    trained: Path | None = None  # words the training knew: words file (`words:`) or YAML list; relative to `folder`
-
-    split: Literal["all", "seen", "unseen"] = "all"  # with `trained`: only pictures of things (not) seen in training
     seed: int = 0  # which pictures are drawn
 
     @property
@@ -93,12 +109,7 @@ class NamedPictures(Section):
     def asks(self, word: str) -> bool:
         """Whether the settings let the word be asked about."""
         wanted = not self.words or word in self.words
-        fits = self.split == "all" or (self.split == "seen") == self.seen(word)
-        return wanted and fits and (self.language == "en" or word in chinese())
-
-    def seen(self, *words: str) -> bool:
-        """Whether the training knew all these words; without `trained` all count as known."""
-        return self.trained is None or set(words) <= _trained(self.folder / self.trained)
+        return wanted and self.in_split(word) and (self.language == "en" or word in chinese())
 
     def called(self, word: str) -> str:
         """The word's name in the language of the questions."""

@@ -20,21 +20,20 @@ from pydantic import Field
 
 from bunny.core.errors import UserError
 from bunny.core.log import log
-from bunny.core.recipe import Section
 from bunny.core.seeds import stream
 from bunny.core.types import Answer, EvalResult, FloatArray, ImageRef, Parsed, Question
+from bunny.evaluate.named import HeldOut
 from bunny.evaluate.pairing import pair_up, read_words
 from bunny.evaluate.parse import yes_no
 from bunny.evaluate.scoring import mean_score
 from bunny.evaluate.stats import Clusters, ratio
 
 
-class PictureYesNo(Section):
+class PictureYesNo(HeldOut):
     """Balanced object questions on a Parquet file of pictures with known words."""
 
     name: str = "picture_yes_no"
     path: Path  # Parquet file; relative to `folder`
-    folder: Path = Path()  # where the recipe lies
     pictures: int | None = Field(None, ge=2, description="pictures asked about; default: all that can be")
     per_picture: int = Field(6, ge=2, multiple_of=2, description="at most so many questions about one picture")
     words: tuple[str, ...] = ()  # ask only these words; default: all
@@ -48,9 +47,14 @@ class PictureYesNo(Section):
         path = self.folder / self.path
         known = read_words(path, self.confusable, self.words)
         rng = stream("evaluate.picture_yes_no", self.seed)
-        asked = pair_up(known.present, known.absent, self.pictures, self.per_picture // 2, rng)
+        present, absent = (
+            [frozenset(filter(self.in_split, words)) for words in side] for side in (known.present, known.absent)
+        )
+        asked = pair_up(present, absent, self.pictures, self.per_picture // 2, rng)
         if not asked:
-            raise UserError(f"{path}: no two pictures differ in their words", fix="check its `words` column")
+            raise UserError(
+                f"{path}: no two pictures differ in their words", fix="check its `words` column and `split`"
+            )
         wordless = sum(not words for words in known.present)
         log.info("%s: %d of %d pictures asked (%d without words)", self.name, len(asked), len(known.ids), wordless)
         return [
@@ -76,7 +80,9 @@ class PictureYesNo(Section):
             "f1": clusters.bootstrap(counts, _f1),
             "yes_rate": clusters.rate(said),
         }
-        return mean_score(self.name, questions, parsed, right, scores=scores)
+        known = np.array([self.seen(str(question.meta["word"])) for question in questions])
+        parts = {"seen": known, "unseen": ~known} if self.trained and known.any() and not known.all() else {}
+        return mean_score(self.name, questions, parsed, right, parts, scores=scores)
 
     @classmethod
     def example(cls, folder: Path) -> PictureYesNo:
