@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bunny.core.types import FloatArray
-from bunny.study.statistics import estimate
+from bunny.study.statistics import estimate, pooled_spread
 
 SEEDS, PICTURES, EACH = 3, 60, 2
 GROUPS = [f"p{number // EACH}" for number in range(PICTURES * EACH)]
@@ -36,6 +36,28 @@ def test_a_true_difference_of_the_detectable_size_is_found_in_four_of_five_studi
     size = np.mean([estimate(drawn(rng, 0, 0.3, 1), GROUPS).detectable for _ in range(100)]) / 100
     found = sum(estimate(drawn(rng, 0, 0.3, 1, mean=float(size)), GROUPS).p < 0.05 for _ in range(400))
     assert 0.72 <= found / 400 <= 0.9
+
+
+def test_the_spread_of_two_arms_is_that_of_their_differences() -> None:
+    means = np.random.default_rng(8).standard_normal((2, 5))
+    found = pooled_spread(means)
+    assert found.variance == pytest.approx((means[0] - means[1]).var(ddof=1))
+    assert found.freedom == 4
+
+
+def test_intervals_with_the_spread_of_all_arms_hold_as_often_and_are_narrower() -> None:
+    rng = np.random.default_rng(9)
+    arms, inside, own, pooled = 6, 0, [], []
+    for _ in range(400):
+        each = [drawn(rng, 0.2, 0.3, 1) for _ in range(arms)]
+        shift = 0.2
+        spread = pooled_spread(np.array([one.mean(axis=1) for one in each]))
+        alone, together = (estimate(each[0] - each[1] + shift, GROUPS, some) for some in (None, spread))
+        inside += together.low <= 100 * shift <= together.high
+        own.append(alone.high - alone.low)
+        pooled.append(together.high - together.low)
+    assert inside / 400 >= 0.93
+    assert np.median(pooled) < 0.8 * np.median(own)
 
 
 def test_questions_about_one_picture_do_not_count_as_many_pictures() -> None:

@@ -18,7 +18,7 @@ from bunny.evaluate.verdict import chance_text
 from bunny.study.cells import Cell
 from bunny.study.measures import MEASURES, Measure, Row, points
 from bunny.study.recipe import BASE
-from bunny.study.statistics import Estimate, estimate
+from bunny.study.statistics import Estimate, Spread, estimate, pooled_spread
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def comparisons_of(results: Sequence[Result], against: Sequence[str], tested: Me
                 paired = paired_points(arms[arm], arms[reference], task, measure)
                 if paired is not None:
                     seeds, values = paired
-                    told = estimate(values, _groups(arms[arm][0], task))
+                    spread = _spread(arms, arm, seeds, task, measure)
+                    told = estimate(values, _groups(arms[arm][0], task), spread)
                     found.append(Comparison(arm, reference, task, measure, seeds, told))
     return _corrected(found, tested)
 
@@ -168,6 +169,22 @@ def paired_points(
             seeds.append(result.cell.seed)
             values.append(a - b)
     return (tuple(seeds), np.stack(values)) if values else None
+
+
+def _spread(
+    arms: Mapping[Arm, Sequence[Result]], arm: Arm, seeds: tuple[int, ...], task: str, measure: Measure
+) -> Spread | None:
+    """How much trainings differ, from all arms with the arm's size that have these seeds; None for one seed."""
+    if len(seeds) < 2:
+        return None
+    means = []
+    for other, some in arms.items():
+        of_seed = {result.cell.seed: points(result.rows[task], measure) for result in some}
+        values = [of_seed.get(seed) for seed in seeds]
+        known = [float(one.mean()) for one in values if one is not None]
+        if other.size == arm.size and len(known) == len(seeds):
+            means.append(known)
+    return pooled_spread(np.array(means))
 
 
 def _pairs(arms: Sequence[Arm], against: Sequence[str]) -> Iterator[tuple[Arm, Arm]]:
