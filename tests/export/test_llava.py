@@ -1,4 +1,4 @@
-"""A stock LLaVA folder computes what the Bunny computes: every golden model of the original, every family of the zoo."""
+"""A stock LLaVA folder computes what the Bunny computes: golden models of the original, every family of the zoo."""
 
 from __future__ import annotations
 

@@ -63,13 +63,21 @@ def head_dim(text: Any) -> int:
     return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
+def window(text: Any) -> int:
+    """Tokens that a token attends to, where that is limited, else 0. llama.cpp runs these families without a limit."""
+    size = int(getattr(text, "sliding_window", None) or 0)
+    kinds = getattr(text, "layer_types", None) or ()
+    limited = text.model_type == "phi3" or "sliding_attention" in kinds
+    return size if limited and size < text.max_position_embeddings else 0
+
+
 def settings(text: Any, family: Family) -> dict[str, Value]:
     """GGUF key without the family's prefix -> value."""
     rope = dict(text.rope_parameters)
     heads = int(text.num_attention_heads)
     found: dict[str, Value] = {
         "block_count": int(text.num_hidden_layers),
-        "context_length": int(text.max_position_embeddings),
+        "context_length": min(int(text.max_position_embeddings), window(text) or int(text.max_position_embeddings)),
         "embedding_length": int(text.hidden_size),
         "feed_forward_length": int(text.intermediate_size),
         "attention.head_count": heads,
@@ -121,7 +129,7 @@ def _original_length(text: Any, rope: Mapping[str, Any]) -> int:
 
 
 def derived(text: Any) -> dict[str, torch.Tensor]:
-    """Tensors that llama.cpp keeps in the file and transformers computes from the configuration: GGUF name -> float32."""
+    """Tensors that llama.cpp keeps in the file and transformers computes by itself: GGUF name -> float32."""
     rope = dict(text.rope_parameters)
     kind = rope.get("rope_type", "default")
     if kind == "llama3":
@@ -135,10 +143,11 @@ def derived(text: Any) -> dict[str, torch.Tensor]:
 
 
 def _llama3_factors(text: Any, rope: Mapping[str, Any]) -> torch.Tensor:
-    """By what each pair of channels turns slower (head_dim / 2,): transformers' own frequencies, stretched over plain."""
+    """By what each pair of channels turns slower (head_dim / 2,): plain frequencies over transformers' own."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](text, torch.device("cpu"))
     size = head_dim(text)
     plain = 1.0 / float(rope["rope_theta"]) ** (torch.arange(0, size, 2, dtype=torch.float64) / size)
-    return (plain / stretched.double()).float()
+    factors: torch.Tensor = (plain / stretched.double()).float()
+    return factors

@@ -7,6 +7,7 @@ quantisers are those of the `gguf` package.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,26 +46,24 @@ def write_gguf(
     words: before the progress bar. Raises UserError for a number that f16 cannot hold, and where the disk is too full.
     """
     package = gguf()
-    writer = package.GGUFWriter(path, arch)
-    for key, value in settings.items():
-        _add(writer, key, value)
     sizes = {name: _nbytes(info, kinds[name]) for name, info in table.info.items()}
-    total = sum(sizes.values())
-    check_room(path.parent, total)
-    for name, info in table.info.items():
-        kind = getattr(package.GGMLQuantizationType, kinds[name].upper())
-        writer.add_tensor_info(name, info.shape, np.dtype(np.float32), sizes[name], kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    with meter(words, -(-total // MB)) as bar:
-        written = 0
-        for name in table.info:
-            writer.write_tensor_data(_final(table, name, kinds[name], sizes[name]))
-            written += sizes[name]
-            if step := written // MB - bar.done:
-                bar.advance(step)
-    writer.close()
+    check_room(path.parent, sum(sizes.values()))
+    with closing(package.GGUFWriter(path, arch)) as writer:
+        for key, value in settings.items():
+            _add(writer, key, value)
+        for name, info in table.info.items():
+            kind = getattr(package.GGMLQuantizationType, kinds[name].upper())
+            writer.add_tensor_info(name, info.shape, np.dtype(np.float32), sizes[name], kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        with meter(words, -(-sum(sizes.values()) // MB)) as bar:
+            written = 0
+            for name in table.info:
+                writer.write_tensor_data(_final(table, name, kinds[name], sizes[name]))
+                written += sizes[name]
+                if step := -(-written // MB) - bar.done:
+                    bar.advance(step)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:
@@ -117,10 +116,7 @@ def _bytes(piece: npt.NDArray[np.float32], name: str, kind: str) -> npt.NDArray[
         largest = float(np.abs(piece).max())
         raise UserError(f"{name}: {largest:.4g} does not fit f16", fix="write --type f32")
     if kind in ("f32", "f16"):
-        return (
-            piece.astype(np.dtype(kind.replace("f", "<f").replace("32", "4").replace("16", "2")))
-            .reshape(-1)
-            .view(np.uint8)
-        )
+        return piece.astype("<f4" if kind == "f32" else "<f2").reshape(-1).view(np.uint8)
     package = gguf()
-    return package.quants.quantize(piece, getattr(package.GGMLQuantizationType, kind.upper())).reshape(-1)  # type: ignore[no-any-return]
+    kind_number = getattr(package.GGMLQuantizationType, kind.upper())
+    return package.quants.quantize(piece, kind_number).reshape(-1)  # type: ignore[no-any-return]

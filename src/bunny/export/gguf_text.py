@@ -15,7 +15,7 @@ import torch
 from bunny.core.errors import UserError
 from bunny.export.gguf_families import Family, derived, family_of, head_dim, settings
 from bunny.export.gguf_file import FILE_TYPES, gguf, kind_of, write_gguf
-from bunny.export.gguf_tokenizer import tokenizer_settings
+from bunny.export.gguf_tokenizer import name_of, tokenizer_settings
 from bunny.export.opened import Opened
 from bunny.export.stock import STOCK_EMBEDDING, STOCK_HEAD, Stock, stock
 from bunny.model.tensor_views import Renamed
@@ -30,8 +30,7 @@ def write_text(opened: Opened, path: Path, kind: str) -> Stock:
     model = stock(opened, opened.words)
     family = family_of(model.text, str(opened.folder))
     table = text_table(model, family)
-    name = f"{opened.folder.resolve().name} ({model.text.model_type})"  # llama.cpp looks for `phi3` in it
-    keys: dict[str, Any] = {"general.name": name, "general.file_type": FILE_TYPES[kind]}
+    keys: dict[str, Any] = {"general.name": name_of(opened.folder), "general.file_type": FILE_TYPES[kind]}
     keys |= {f"{family.arch}.{key}": value for key, value in settings(model.text, family).items()}
     keys |= tokenizer_settings(opened.folder, opened.words, opened.processor["template"]["assistant_turn"]["end"])
     kinds = {name: kind_of(info, kind) for name, info in table.info.items()}
@@ -44,20 +43,30 @@ def write_text(opened: Opened, path: Path, kind: str) -> Stock:
 
 def text_table(model: Stock, family: Family) -> TensorTable:
     """The language model's tensors under GGUF's names, q and k in llama.cpp's order of rows."""
-    text, info = model.text, model.language.info
-    orders: dict[str, torch.Tensor] = {}
-    if family.interleaved:
-        for part, heads in (("q", text.num_attention_heads), ("k", text.num_key_value_heads)):
-            order = neighbours_order(heads, head_dim(text))
-            orders |= {name: order for name in info if f".{part}_proj." in name}
-    names = {gguf_name(name, family, text.num_hidden_layers): name for name in info}
-    if family.untied_head and STOCK_HEAD not in info:
-        names["output.weight"] = STOCK_EMBEDDING
-    plain = Renamed(Reordered(model.language, orders), names)
+    text = model.text
+    plain = Renamed(Reordered(model.language, row_orders(model, family)), gguf_names(model, family))
     more = dict(derived(text))
     if family.biased_head:
         more["output.bias"] = torch.zeros(text.vocab_size)
     return Joined([plain, Held(more)])
+
+
+def row_orders(model: Stock, family: Family) -> dict[str, torch.Tensor]:
+    """Tensor of transformers' -> which of its rows each row in the file is; without those that keep their order."""
+    text, orders = model.text, dict[str, torch.Tensor]()
+    if family.interleaved:
+        for part, heads in (("q", text.num_attention_heads), ("k", text.num_key_value_heads)):
+            order = neighbours_order(heads, head_dim(text))
+            orders |= {name: order for name in model.language.info if f".{part}_proj." in name}
+    return orders
+
+
+def gguf_names(model: Stock, family: Family) -> dict[str, str]:
+    """GGUF's name -> transformers' name of every tensor of the language model."""
+    names = {gguf_name(name, family, model.text.num_hidden_layers): name for name in model.language.info}
+    if family.untied_head and STOCK_HEAD not in model.language.info:
+        names["output.weight"] = STOCK_EMBEDDING
+    return names
 
 
 def gguf_name(name: str, family: Family, blocks: int) -> str:

@@ -8,6 +8,7 @@ refused, as a wrong one would spoil answers without a word.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def tokenizer_settings(folder: Path, rows: int, end: str) -> dict[str, Any]:
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in tree["model"]["merges"]]
     steps = _steps(tree.get("pre_tokenizer"))
     if BYTE_LEVEL in steps or any("\\p" in step for step in steps):
-        found = {"model": "gpt2", "pre": _cut(tree, steps, folder), "merges": merges}
+        found: dict[str, Any] = {"model": "gpt2", "pre": _cut(tree, steps, folder), "merges": merges}
     else:
         kinds = _with_bytes(tokens, kinds, tokenizer.unk_token_id)
         blank = _blank_before(tree, folder)
@@ -75,6 +76,19 @@ def tokenizer_settings(folder: Path, rows: int, end: str) -> dict[str, Any]:
     chat = folder / "chat_template.jinja"
     template = {"tokenizer.chat_template": chat.read_text(encoding="utf-8")} if chat.exists() else {}
     return {f"tokenizer.ggml.{key}": value for key, value in found.items()} | template
+
+
+def name_of(folder: Path) -> str:
+    """`general.name`: the folder's, with or without `phi-3` in it.
+
+    In a model so called, llama.cpp lets special tokens swallow the blanks behind them (Phi-3's `rstrip`), and looks for
+    certain tokens. No setting says so, the name alone does.
+    """
+    tree = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    swallow = any(token["rstrip"] for token in tree["added_tokens"])
+    there = {token["content"] for token in tree["added_tokens"]} | set(tree["model"]["vocab"])
+    name = re.sub(r"phi-?3", "phi 3", folder.resolve().name, flags=re.IGNORECASE)
+    return f"{name} (phi-3)" if swallow and {"<unk>", "<s>", "</s>", "<|endoftext|>"} <= there else name
 
 
 def _steps(part: Mapping[str, Any] | None) -> tuple[str, ...]:

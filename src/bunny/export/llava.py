@@ -43,7 +43,7 @@ class Written:
 
 
 def write_llava(opened: Opened, work: Path, dtype: torch.dtype | None = None) -> Written:
-    """Fill the folder `work`. dtype: of the weights; None: as stored. Raises UserError for what LLaVA cannot express."""
+    """Fill the folder `work`. dtype: of the weights; None: as stored. Raises UserError for what LLaVA cannot say."""
     rows = max(opened.words, opened.image_token + 1)
     model = stock(opened, rows)
     config = _config(model)
@@ -136,7 +136,7 @@ def _processor(opened: Opened) -> Any:
 
 
 def _image_processor(opened: Opened) -> Any:
-    """The tower's own, or LLaVA's where pictures are padded to a square: it pads with the mean colour, as Bunny does."""
+    """The tower's own, or LLaVA's where pictures are padded to a square: its padding is Bunny's."""
     own = AutoImageProcessor.from_pretrained(opened.folder, trust_remote_code=False)
     side = picture_side(own)
     square = {"height": side, "width": side}

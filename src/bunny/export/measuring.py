@@ -2,7 +2,8 @@
 
 This file imports nothing of the package, so that `python -I measuring.py` (see `verifying.py`) measures an exported
 folder in a process to which Bunny is unknown. In: a folder with `probes.json` and pictures. Out: `NUMBER.npz` for each
-probe: text, ids, pixels, logits, greedy ids.
+probe: text, ids, pixels (also as bytes), the pictures' embeddings, greedy ids, logits at the last places of the prompt
+and of the answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -31,16 +33,29 @@ def measure(model: Any, processor: Any, probes: Path, out: Path) -> None:
         text = processor.apply_chat_template(probe["talk"], add_generation_prompt=True, tokenize=False)
         inputs = processor(images=pictures or None, text=text, return_tensors="pt")
         with torch.inference_mode():
-            logits = model(**inputs).logits[0, -PLACES:].float()
-            answer = model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+            length = inputs["input_ids"].shape[1]
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+            again = {**inputs, "input_ids": ids[:, :-1], "attention_mask": torch.ones_like(ids[:, :-1])}
+            logits = model(**again).logits[0, max(0, length - PLACES) :].float()
+            seen = model.get_image_features(inputs["pixel_values"]).pooler_output if pictures else []
+        pixels = inputs["pixel_values"].numpy() if pictures else np.zeros((0, 3, 1, 1), np.float32)
         np.savez(
             out / f"{number}.npz",
             text=np.array(text),
             ids=inputs["input_ids"][0].numpy(),
-            pixels=inputs["pixel_values"].numpy() if pictures else np.zeros(0, np.float32),
+            pixels=pixels,
+            prepared=_prepared(pixels, processor.image_processor),
+            pictures=torch.stack(list(seen)).numpy() if pictures else np.zeros(0, np.float32),
             logits=logits.numpy(),
-            answer=answer[0, inputs["input_ids"].shape[1] :].numpy(),
+            answer=ids[0, length:].numpy(),
         )
+
+
+def _prepared(pixels: npt.NDArray[np.float32], processor: Any) -> npt.NDArray[np.uint8]:
+    """Pictures as they were before the mean was taken off: (B, side, side, 3) bytes."""
+    mean, deviation = (np.reshape(value, (1, 3, 1, 1)) for value in (processor.image_mean, processor.image_std))
+    whole = np.rint((pixels * deviation + mean) * 255).clip(0, 255)
+    return np.asarray(whole, dtype=np.uint8).transpose(0, 2, 3, 1)
 
 
 def main(folder: str, probes: str, out: str) -> None:

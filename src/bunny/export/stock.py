@@ -1,13 +1,13 @@
 """A Bunny in words that every engine knows: its language model as a plain member of its family, without what only
 this package's model class computes.
 
-In: `Opened`. Out: `Stock`: the language model's configuration and tensors under transformers' own names, the projector's
-two layers, the tower. What changes, and what stays equal:
+In: `Opened`. Out: `Stock`: the language model's configuration and tensors under transformers' own names, the two
+layers of the projector, the tower. What changes, and what stays equal:
 
 - Multipliers (Granite, MiniCPM, Cohere) go into the weights of a plain Llama: Granite multiplies what comes out of the
   embedding, of the projector and of both halves of a block, and divides logits; all of these are linear.
 - Rows that are no words go. The `<image>` row, where it stays, becomes the mean of the words' rows: its logit is the
-  mean of theirs, so that no engine ever prefers it, and by Jensen's inequality its probability is below one word's share.
+  mean of theirs, so that no engine prefers it, and by Jensen's inequality its share is below one word's.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ FOLDED_OUTPUTS = ("self_attn.o_proj.weight", "self_attn.o_proj.bias", "mlp.down_
 @dataclass(frozen=True, slots=True)
 class Stock:
     """text: configuration of the language model. language, projector, tower: their tensors; the tower's without prefix.
-    folded: the multipliers that went into weights, by name; empty: every weight is as it was, but for cut rows."""
+    folded: the multipliers that went into weights, by name; empty: every weight is as it was, but for cut rows.
+    factors: tensor of the language model -> what it was multiplied by."""
 
     opened: Opened
     text: Any
@@ -42,6 +43,7 @@ class Stock:
     projector: TensorTable
     tower: TensorTable
     folded: Mapping[str, float]
+    factors: Mapping[str, float]
 
     @property
     def tied(self) -> bool:
@@ -60,7 +62,8 @@ def stock(opened: Opened, rows: int) -> Stock:
         language[STOCK_HEAD] = EMBEDDING  # embedding and head are scaled apart from now on
     text.vocab_size = rows
     text.tie_word_embeddings = STOCK_HEAD not in language
-    plain: TensorTable = Scaled(Renamed(table, language), _factors(language, folded))
+    factors = _factors(language, folded)
+    plain: TensorTable = Scaled(Renamed(table, language), factors)
     if opened.image_token < rows:
         name = STOCK_HEAD if STOCK_HEAD in language else STOCK_EMBEDDING
         plain = WithRow(plain, name, opened.image_token, opened.words)
@@ -69,7 +72,7 @@ def stock(opened: Opened, rows: int) -> Stock:
     scale = folded.get("embedding_multiplier", 1.0)
     projector = Scaled(Renamed(table, names), {name: scale for name in names if name.startswith(SECOND)})
     tower = Renamed(table, {name: TOWER + name for name in opened.names(TOWER)})
-    return Stock(opened, text, plain, projector, tower, folded)
+    return Stock(opened, text, plain, projector, tower, folded, factors)
 
 
 INSTEAD = "`--to merged` writes this package's own folder, which `bunny chat` and `bunny serve` run"

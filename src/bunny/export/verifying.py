@@ -89,12 +89,23 @@ def _picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def measure_ours(folder: Path, probes: Path, out: Path, dtype: torch.dtype | None) -> int:
-    """What this package computes, in float32, from weights rounded to `dtype`; returns how many ids are words."""
+def measure_ours(
+    folder: Path,
+    probes: Path,
+    out: Path,
+    dtype: torch.dtype | None = None,
+    change: Callable[[Any], None] | None = None,
+) -> int:
+    """What this package computes, in float32, from weights rounded to `dtype`; returns how many ids are words.
+
+    change: what else becomes of the model beforehand.
+    """
     model, processor = load(folder)
     if dtype is not None:
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype).float()
+    if change is not None:
+        change(model)
     measuring.measure(model, processor, probes, out)
     return int(model.config.words or model.config.text_config.vocab_size)
 
@@ -119,9 +130,10 @@ def compare(ours: Path, theirs: Path, words: int, eps: float) -> Agreement:
     for path in files:
         mine, its = np.load(path), np.load(theirs / path.name)
         failures += [f"talk {path.stem}: {found}" for found in _unlike(mine, its)]
-        if mine["logits"].shape[0] != its["logits"].shape[0]:
-            continue
-        here, there = mine["logits"][:, :words], its["logits"][:, :words]
+        places = min(
+            len(mine["logits"]), len(its["logits"]), 1 + _alike(mine["answer"], its["answer"]) + measuring.PLACES
+        )
+        here, there = mine["logits"][:places, :words], its["logits"][:places, :words]
         open_here = here > np.finfo(np.float32).min  # a reserved token that became `<image>`
         difference, limit = float(np.abs(here - there)[open_here].max()), ROUNDINGS * eps * float(np.abs(here).max())
         worst, allowed = max(worst, difference), max(allowed, limit)
@@ -129,6 +141,12 @@ def compare(ours: Path, theirs: Path, words: int, eps: float) -> Agreement:
             failures.append(f"talk {path.stem}: logits differ by {difference:.3g}, allowed are {limit:.3g}")
         tokens += len(mine["answer"])
     return Agreement(len(files), worst, allowed, tokens, tuple(failures))
+
+
+def _alike(one: Any, other: Any) -> int:
+    """How many ids at the front are the same."""
+    count = min(len(one), len(other))
+    return int((np.cumsum(one[:count] != other[:count]) == 0).sum())
 
 
 def _unlike(mine: Any, its: Any) -> list[str]:

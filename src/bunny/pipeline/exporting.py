@@ -86,6 +86,26 @@ def _llava(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
     return facts
 
 
+def _gguf(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
+    from bunny.export.gguf_folder import write_gguf_folder
+    from bunny.export.llama_engine import check_installed
+    from bunny.export.opened import open_model
+    from bunny.model.importing import published
+
+    kind = wishes.kind or "f16"
+    if wishes.verify:
+        check_installed("--verify of GGUF files")
+    with published(out) as work:
+        work.mkdir(parents=True)
+        files = write_gguf_folder(open_model(folder), work, kind)
+    facts: dict[str, Any] = {**asdict(files), "kind": kind}
+    if wishes.verify:
+        from bunny.export.verifying_gguf import verify_gguf
+
+        facts["agreement"] = asdict(verify_gguf(folder, out, files, kind))
+    return facts
+
+
 def _merged(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
     from bunny.pipeline.merging import merge
 
@@ -97,5 +117,12 @@ def _original(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
 
 
 Layout = Callable[[Path, Path, Wishes], dict[str, Any]]
-LAYOUTS: dict[str, Layout] = {"llava": _llava, "merged": _merged, "original": _original}
-ONLY_FOR = {"vision_tower": ("merged", "original"), "base": ("merged",), "verify": ("llava",)}
+LAYOUTS: dict[str, Layout] = {"llava": _llava, "gguf": _gguf, "merged": _merged, "original": _original}
+ONLY_FOR = {
+    "vision_tower": ("merged", "original"),
+    "base": ("merged",),
+    "verify": ("llava", "gguf"),
+    "kind": ("gguf",),
+    "dtype": ("llava", "merged", "original"),
+}
+"""Option -> the layouts it has a meaning for."""

@@ -31,8 +31,7 @@ def push(
     from bunny.curate.card import licence_of
 
     found = find_run(run)
-    if not _REPO.fullmatch(repo):
-        raise UserError(f"`{repo}` is no repository of the Hub", fix="write it as NAME/SET, e.g. my-lab/coreset")
+    check_repo(repo, "my-lab/coreset")
     if not found.summary:
         raise UserError(f"{run}: no summary.json beside its table", fix="curate again: `bunny curate run RECIPE`")
     licence = licence or licence_of(found.folder)
@@ -57,8 +56,15 @@ def push(
         if not (found.folder / CARD).exists():
             told["files"].insert(0, {"path": CARD, "bytes": 0})  # it is written before the upload
         return told
-    _upload(found.folder, repo, private, told, api)
+    ignored = [".*", "*/.*", *STAYS, *(f"*/{name}" for name in STAYS)]
+    upload(found.folder, repo, "dataset", private, told, ignored, "Curated with Bunny", api)
     return {**told, "uploaded": True}
+
+
+def check_repo(repo: str, example: str) -> None:
+    """Raise UserError for what is no repository's name."""
+    if not _REPO.fullmatch(repo):
+        raise UserError(f"`{repo}` is no repository of the Hub", fix=f"write it as OWNER/NAME, e.g. {example}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -72,23 +78,34 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _upload(folder: Path, repo: str, private: bool, told: dict[str, Any], api: Any) -> None:
+def upload(
+    folder: Path,
+    repo: str,
+    kind: str,
+    private: bool,
+    told: dict[str, Any],
+    ignored: list[str],
+    message: str,
+    api: Any = None,
+) -> None:
+    """Hand a folder to the Hub's client. kind: `dataset` or `model`. told: its `files` and `bytes`.
+
+    Raises UserError where the Hub refuses or cannot be reached.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     api = api or HfApi()
     names = [one["path"] for one in told["files"]]
     many = told["bytes"] > MANY_BYTES or len(names) > MANY_FILES
-    ignored = [".*", "*/.*", *STAYS, *(f"*/{name}" for name in STAYS)]
     try:
-        api.create_repo(repo_id=repo, repo_type="dataset", private=private, exist_ok=True)
+        api.create_repo(repo_id=repo, repo_type=kind, private=private, exist_ok=True)
         log.info("%s: %d files, %.1f MB", repo, len(names), told["bytes"] / 1e6)
         if many and hasattr(api, "upload_large_folder"):
-            api.upload_large_folder(repo_id=repo, repo_type="dataset", folder_path=folder, ignore_patterns=ignored)
+            api.upload_large_folder(repo_id=repo, repo_type=kind, folder_path=folder, ignore_patterns=ignored)
         else:
-            message = "Curated with Bunny"
             api.upload_folder(
-                repo_id=repo, repo_type="dataset", folder_path=folder, ignore_patterns=ignored, commit_message=message
+                repo_id=repo, repo_type=kind, folder_path=folder, ignore_patterns=ignored, commit_message=message
             )
     except (LocalTokenNotFoundError, HFValidationError) as error:
         raise UserError(f"{repo}: {_line(error)}", fix="log in with `hf auth login`, or set HF_TOKEN") from None

@@ -14,9 +14,10 @@ from transformers import AutoTokenizer
 
 from bunny.core.errors import UserError, nearest
 from bunny.core.store import write_atomic
+from bunny.export.gguf_families import window
 from bunny.export.gguf_file import FILE_TYPES, gguf
 from bunny.export.gguf_text import write_text
-from bunny.export.gguf_vision import write_vision
+from bunny.export.gguf_vision import check_tower, write_vision
 from bunny.export.modelfile import modelfile
 from bunny.export.opened import Opened
 from bunny.export.stock import check_expressible
@@ -28,7 +29,7 @@ MMPROJ, MODELFILE = "mmproj-f16.gguf", "Modelfile"
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Names in the folder. folded: multipliers that went into weights. notes: what a user has to know, one line each."""
+    """Names in the folder. folded: multipliers that went into weights. notes: what a user has to know."""
 
     text: str
     mmproj: str
@@ -47,9 +48,10 @@ def write_gguf_folder(opened: Opened, work: Path, kind: str = "f16") -> Files:
         raise UserError(f"--type {kind}: no such kind of numbers", fix=nearest(kind, KINDS))
     gguf()
     check_expressible(opened)
+    check_tower(opened)
     text = text_file(kind)
     if kind in MADE_BY_LLAMA_CPP:
-        from bunny.export.llama_cpp import check_installed, quantise
+        from bunny.export.llama_engine import check_installed, quantise
 
         check_installed(f"--type {kind}")
         halves = work / text_file("f16")
@@ -59,6 +61,8 @@ def write_gguf_folder(opened: Opened, work: Path, kind: str = "f16") -> Files:
     else:
         model = write_text(opened, work / text, kind)
     notes = write_vision(opened, work / MMPROJ)
+    if size := window(model.text):
+        notes.append(f"llama.cpp knows no window, this model attends to {size} tokens: keep to so many (`-c {size}`)")
     tokenizer = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
     ends = opened.generation.get("eos_token_id")
     stops = [
