@@ -89,10 +89,11 @@ class Comparison:
     def words(self) -> str:
         """Whether the difference can be trusted."""
         found = self.estimate
+        seeds = "seed" if len(self.seeds) == 1 else "seeds"
         way = "above" if found.mean >= 0 else "below"
         said = (
             f"{self.arm.title} is {abs(found.mean):.1f} points {way} {self.reference.title} "
-            f"(95 % interval of the difference {found.low:+.1f} to {found.high:+.1f}, {len(self.seeds)} seeds)"
+            f"(95 % interval of the difference {found.low:+.1f} to {found.high:+.1f}, {len(self.seeds)} {seeds})"
         )
         if len(self.seeds) == 1:
             return f"{said}: one training tells nothing of the next."

@@ -17,7 +17,7 @@ MARKS = "osD^vPX*<>hp"
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 HATCHES = ("", "///", "...", "xxx")
 SHADES = ("0.1", "0.45", "0.7")
-SMOOTH = 8  # steps of the running mean of a loss curve
+SMOOTH = 8  # steps of the running mean of a loss curve, at most a quarter of them
 
 
 def forest(comparisons: Sequence[Comparison], path: Path, title: str) -> None:
@@ -59,7 +59,9 @@ def by_share(scores: Sequence[Score], path: Path, title: str) -> None:
                 label=name,
                 **style,
             )
-    axes.set_xlabel("share of the pool, %")
+    shares = sorted({100 * (one.arm.share or 0) for one in scores if one.arm.share is not None})
+    axes.set_xticks(shares, [f"{share:g}" for share in shares])
+    axes.set_xlabel("share of the pool, % (set apart a little, so that intervals can be seen)")
     axes.set_ylabel("score, %")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _finish(figure, axes, path, title)
@@ -68,8 +70,8 @@ def by_share(scores: Sequence[Score], path: Path, title: str) -> None:
 def curves(losses: Mapping[str, Sequence[float]], path: Path, title: str) -> None:
     """Loss against steps, each the mean over seeds, smoothed."""
     figure, axes = _figure(8, 4.2)
+    width = max(1, min(SMOOTH, *(len(values) // 4 for values in losses.values())))
     for number, (name, values) in enumerate(losses.items()):
-        width = min(SMOOTH, len(values))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes.plot(
             np.arange(width, len(values) + 1),
@@ -80,7 +82,7 @@ def curves(losses: Mapping[str, Sequence[float]], path: Path, title: str) -> Non
             linewidth=1.4,
         )
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel(f"training loss, mean of {SMOOTH} steps")
+    axes.set_ylabel(f"training loss, mean of {width} steps")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _finish(figure, axes, path, title)
 
@@ -123,8 +125,8 @@ def costs(spent: Mapping[str, Mapping[str, float]], path: Path, title: str) -> N
         left += width
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_xlabel("CPU-seconds of one cell")
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("CPU-seconds of one cell; curate: with the embedding, which cells share")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _finish(figure, axes, path, title)
 
 
