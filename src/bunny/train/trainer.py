@@ -104,6 +104,10 @@ class StepTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def create_accelerator_and_postprocess(self) -> None:
         """accelerate takes up FSDP on GPUs only, and leaves it out in silence elsewhere: processors can do it too."""
         super().create_accelerator_and_postprocess()
+        if self.args.deepspeed and not self.is_deepspeed_enabled:  # type: ignore[has-type]
+            raise UserError(
+                "deepspeed: accelerate leaves it out on processors", fix="set `parallel: fsdp` in its place"
+            )
         if self.args.fsdp and not self.is_fsdp_enabled:  # type: ignore[has-type]
             plugin = FullyShardedDataParallelPlugin(**self.args.fsdp_plugin_args)
             if self.accelerator.mixed_precision != "no":
