@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bunny.cli import chat, convert, doctor, export, merge, recipes, serve, show, zoo
+from bunny.cli import chat, completing, convert, doctor, export, merge, recipes, serve, show, zoo
 from bunny.cli.curate import curate_app
 from bunny.cli.data import data_app
 from bunny.cli.evaluate import MODEL, eval_app
@@ -33,7 +33,12 @@ app.add_typer(data_app, name="data")
 app.add_typer(eval_app, name="eval")
 app.add_typer(study_app, name="study")
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML), or a name of `bunny zoo`.")]
+RecipePath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A recipe file (YAML), or a name of `bunny zoo`.", autocompletion=completing.recipes
+    ),
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Run folder; default runs/NAME.")]
 Overrides = Annotated[
     list[str] | None,
@@ -45,7 +50,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Only = Annotated[str | None, typer.Option("--only", help="Stop after this stage: align or tune.")]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", "-t", metavar="TASK", help="Benchmarks, e.g. -t pope,gqa or -t counting:path=FILE:sets=5."),
+    typer.Option(
+        "--task",
+        "-t",
+        metavar="TASK",
+        help="Benchmarks, e.g. -t pope,gqa or -t counting:path=FILE:sets=5.",
+        autocompletion=completing.benchmarks,
+    ),
 ]
 
 TRAINING = ("curate", "align", "tune", "second", "merge")

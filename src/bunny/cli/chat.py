@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bunny.cli import completing
 from bunny.cli.guard import guarded
 from bunny.core.errors import UserError
 
@@ -14,9 +15,16 @@ from bunny.core.errors import UserError
 @guarded
 def chat(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="A folder of ours or of Hugging Face; without, see --endpoint.")
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A folder of ours or of Hugging Face; without, see --endpoint.",
+            autocompletion=completing.models,
+        ),
     ] = "",
-    words: Annotated[list[str] | None, typer.Argument(metavar="[PICTURE]... [QUESTION]")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[PICTURE]... [QUESTION]", autocompletion=completing.paths)
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length limit of an answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest word; higher: freer.")] = 0.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Draw from the likeliest words of this share.")] = 1.0,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bunny.cli import show
+from bunny.cli import completing, show
 from bunny.cli.guard import guarded
 
 HEADER = ("name", "language model", "vision tower", "B")
@@ -21,7 +21,10 @@ LEGEND = (
 
 @guarded
 def zoo(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe, for everything about it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A recipe, for everything about it.", autocompletion=completing.zoo),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """List the recipes that come with Bunny.

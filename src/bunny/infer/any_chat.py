@@ -61,10 +61,14 @@ class AnyChat:
     def close(self, timeout_seconds: float) -> None:
         """See `core.chat.ChatEngine.close`."""
         self._closed = True
-        late = threading.Timer(timeout_seconds, lambda: [asked.cancel() for asked in tuple(self._asked)])
+        late = threading.Timer(timeout_seconds, self._cancel)
         late.start()
         self._pool.shutdown(wait=True)
         late.cancel()
+
+    def _cancel(self) -> None:
+        for asked in tuple(self._asked):
+            asked.cancel()
 
     def _inputs(self, request: ChatRequest) -> Any:
         pictures = iter(request.images)
