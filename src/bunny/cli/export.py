@@ -20,6 +20,7 @@ NEXT = {
     "gguf": "llama-mtmd-cli -m {out}/{text} --mmproj {out}/{mmproj} --jinja --image PICTURE"
     " -p '<__media__>\\nWhat is in the picture?'\n"
     "     or: ollama create NAME -f {out}/Modelfile",
+    "adapter": "peft.PeftModel.from_pretrained(BASE, '{out}')  # in Python",
     "merged": '{bunny} chat {out} PICTURE "What is in the picture?"',
     "original": "{bunny} import {out} -o AGAIN",
 }
@@ -29,7 +30,7 @@ NEXT = {
 def export(
     folder: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder of this Bunny.")],
     output: Out,
-    to: Annotated[str, typer.Option("--to", help="Layout: llava, gguf, merged, original.")],
+    to: Annotated[str, typer.Option("--to", help="Layout: llava, gguf, adapter, merged, original.")],
     base: Annotated[
         str | None, typer.Option("--base", metavar="BASE", help="Folder or hub name of the language model (LoRA).")
     ] = None,
@@ -49,12 +50,14 @@ def export(
     llava: a stock LLaVA folder for transformers, vLLM, SGLang.
     gguf: files for llama.cpp and Ollama.
     merged: a whole folder of ours, adapters added, e.g. in another dtype.
+    adapter: what a LoRA learnt, for peft, and the projector.
     original: what BAAI-DCAI/Bunny loads.
 
     \b
     bunny export runs/bunny-3b --to llava -o bunny-3b-llava --verify
     bunny export runs/bunny-3b --to gguf --type q8_0 -o bunny-3b-gguf
     bunny export runs/bunny-3b --to merged -o bunny-3b-bf16 --dtype bfloat16
+    bunny export runs/bunny-3b --to adapter --base models/phi-2 -o bunny-3b-lora
     bunny export runs/bunny-3b --to llava -o out --push-to-hub my-lab/bunny-3b --license mit
     bunny export runs/bunny-3b --to original -o bunny-phi-2 --vision-tower models/siglip
     """
@@ -86,6 +89,9 @@ def _say(facts: Mapping[str, Any]) -> None:
         more["written"] += f"; vision tower {'trained' if facts['vision_tower_trained'] else 'as released'}"
     if folded := facts.get("folded"):
         more["folded"] = ", ".join(f"{name} {value:.6g}" for name, value in folded.items()) + ": now in the weights"
+    if "matrices" in facts:
+        missed = f"{facts['difference']:.1g} of a matrix's largest element"
+        more["written"] = f"{facts['matrices']} adapters, rank up to {facts['rank']}; missed: at most {missed}"
     if "mmproj" in facts:
         more["written"] = f"{facts['text']}, {facts['mmproj']}, Modelfile"
     more |= {f"mind ({number})": note for number, note in enumerate(facts.get("notes", ()), 1)}

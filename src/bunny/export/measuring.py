@@ -55,7 +55,8 @@ def _prepared(pixels: npt.NDArray[np.float32], processor: Any) -> npt.NDArray[np
     """Pictures as they were before the mean was taken off: (B, side, side, 3) bytes."""
     mean, deviation = (np.reshape(value, (1, 3, 1, 1)) for value in (processor.image_mean, processor.image_std))
     whole = np.rint((pixels * deviation + mean) * 255).clip(0, 255)
-    return np.asarray(whole, dtype=np.uint8).transpose(0, 2, 3, 1)
+    pictures: npt.NDArray[np.uint8] = np.asarray(whole, dtype=np.uint8).transpose(0, 2, 3, 1)
+    return pictures
 
 
 def main(folder: str, probes: str, out: str) -> None:

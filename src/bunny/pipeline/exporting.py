@@ -106,6 +106,18 @@ def _gguf(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
     return facts
 
 
+def _adapter(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
+    from bunny.export.adapter import write_adapter
+    from bunny.export.opened import open_model
+    from bunny.model.importing import published
+
+    if wishes.base is None:
+        raise UserError("--to adapter needs the language model it goes with", fix="name its folder: --base FOLDER")
+    opened = open_model(folder)
+    with published(out) as work:
+        return asdict(write_adapter(opened, wishes.base, work))
+
+
 def _merged(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
     from bunny.pipeline.merging import merge
 
@@ -117,10 +129,16 @@ def _original(folder: Path, out: Path, wishes: Wishes) -> dict[str, Any]:
 
 
 Layout = Callable[[Path, Path, Wishes], dict[str, Any]]
-LAYOUTS: dict[str, Layout] = {"llava": _llava, "gguf": _gguf, "merged": _merged, "original": _original}
+LAYOUTS: dict[str, Layout] = {
+    "llava": _llava,
+    "gguf": _gguf,
+    "adapter": _adapter,
+    "merged": _merged,
+    "original": _original,
+}
 ONLY_FOR = {
     "vision_tower": ("merged", "original"),
-    "base": ("merged",),
+    "base": ("merged", "adapter"),
     "verify": ("llava", "gguf"),
     "kind": ("gguf",),
     "dtype": ("llava", "merged", "original"),

@@ -22,6 +22,7 @@ LIBRARY = {"llava": "transformers", "gguf": "llama.cpp"}
 RUN = {
     "llava": "vllm serve {repo}",
     "gguf": "llama-server -hf {repo}",
+    "adapter": "hf download {repo} --local-dir adapter",
     "merged": 'hf download {repo} --local-dir model && bunny chat model PICTURE "What is this?"',
     "original": "hf download {repo} --local-dir model && bunny import model -o bunny-model",
 }
