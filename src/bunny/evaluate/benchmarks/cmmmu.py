@@ -66,7 +66,7 @@ class Cmmmu(OfficialBenchmark):
 
     def complete(self, answers: Answers) -> tuple[Sequence[Question], Answers]:
         questions = self.questions()
-        if all("response" not in given.row and "answer" in given.row for given in answers.given):
+        if all("response" not in given.row and "answer" in given.row and not given.prompt for given in answers.given):
             questions = [replace(q, meta=MappingProxyType({**q.meta, "as_is": True})) for q in questions]
         return questions, answers
 
