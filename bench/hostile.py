@@ -3,8 +3,9 @@
     python bench/hostile.py --json > bench/results/hostile.json
 
 The server is a process of its own on this machine, with a stub in place of the model, so that its memory is the
-server's alone (Linux: VmRSS and VmHWM of /proc). Every case is sent once; then the bombs of pictures and bodies by 16
-clients at once; then the largest pictures that are allowed; then 200 connections that send half a request and wait. After each group it must answer a question.
+server's alone (Linux: VmRSS and VmHWM of /proc). Every case
+is sent once; then bombs and bad bodies by 16 clients at once; then the largest pictures that are allowed; then 200
+connections that send half a request and wait. After each group it must answer a question.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ GROUPS = ("bodies", "types", "sizes", "kinds", "pictures", "addresses", "names",
 CLIENTS, ROUNDS, IDLE = 16, 4, 200
 
 
+class Forgets(list[Any]):
+    """What the stub would remember of every request: nothing, so that the memory is the server's."""
+
+    def append(self, item: Any) -> None:
+        return
+
+
 def serve(root: str) -> None:
     """The server's process: writes its address, serves until it is killed."""
     from tests.serve.stub import Stub
@@ -49,10 +57,12 @@ def serve(root: str) -> None:
     limits = Limits(head_seconds=2, idle_seconds=1, body_pause_seconds=2)
     pictures = Pictures(limits, Fetcher(("pictures.test",), limits, resolver=nowhere), MediaFolder(Path(root)))
     service = Service(["stub"], limits.requests)
+    stub = Stub()
+    stub.asked, stub.tickets = Forgets(), Forgets()
     listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
     app = make_app(service, Rules(limits=limits, pictures=pictures))
-    Running(app, service, lambda service: service.opened(Stub()), limits, 1).serve_until_told(listening)
+    Running(app, service, lambda service: service.opened(stub), limits, 1).serve_until_told(listening)
 
 
 def measure(address: str, process: int) -> dict[str, Any]:
