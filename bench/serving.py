@@ -214,7 +214,7 @@ def serving(way: Way, core: int) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | {"HF_HUB_OFFLINE": "1"}
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = ["taskset", "-c", str(core), *way.command(port)]
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, env=os.environ | threads, stdout=log, stderr=log)

@@ -21,7 +21,7 @@ from bunny.model.build import build
 from bunny.text.template import Template
 from tests.infer.engines import GREEDY, Heard, chat, running, texts
 from tests.infer.test_generate import MIXED, ONE, OTHER, SAME, SEVERAL, TWO, asked, generator, parts
-from tests.infer.test_shared_prefix import KINDS, TWO_SETS, special
+from tests.infer.test_shared_prefix import KINDS, RECURRENT, TWO_SETS, special
 from tests.tiny import FAMILIES
 
 __all__ = ["parts"]  # a fixture
@@ -55,25 +55,8 @@ def test_single_tokens_in_one_piece_and_row_by_row_are_the_same(
         assert [one.strip() for one in texts(maker, [chat(request) for request in ALL], **SMALL)] == alone
 
 
-def recurrent(folder: Path) -> Generator:
-    """A Bunny whose language model remembers more than keys and values."""
-    more = {
-        "num_hidden_layers": 4,
-        "num_experts": 2,
-        "num_experts_per_tok": 1,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "head_dim": 8,
-    }
-    return special(folder, Qwen3NextConfig, more)
-
-
 def test_a_model_with_recurrent_states_answers_row_by_row(tmp_path: Path) -> None:
-    maker = recurrent(tmp_path)
+    maker = special(tmp_path, Qwen3NextConfig, RECURRENT)
     assert not together(maker.model.model.language_model)
     some = [*MIXED, *SAME]
     alone = [maker.answer([request], GREEDY)[0] for request in some]

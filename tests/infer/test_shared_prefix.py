@@ -89,6 +89,20 @@ KINDS: dict[str, tuple[type, dict[str, Any]]] = {
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0, "attention_multiplier": 0.4},
     ),
 }
+RECURRENT: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "head_dim": 8,
+}
+"""Sizes of a Qwen3-Next, whose layers remember more than keys and values."""
+
 SETTINGS = {
     "greedy": GenerationSettings(max_new_tokens=12),
     "beams and penalty": GenerationSettings(max_new_tokens=8, num_beams=3, repetition_penalty=1.2),
@@ -132,19 +146,7 @@ def test_together_and_one_by_one_give_the_same_ids(tmp_path: Path, kind: str) ->
 
 
 def test_a_model_with_recurrent_states_is_read_whole(tmp_path: Path) -> None:
-    more = {
-        "num_hidden_layers": 4,
-        "num_experts": 2,
-        "num_experts_per_tok": 1,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 16,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-        "head_dim": 8,
-    }
-    config = Qwen3NextConfig(vocab_size=100, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, **more)
+    config = Qwen3NextConfig(vocab_size=100, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, **RECURRENT)
     with torch.device("meta"):
         assert not prefix.sharable(AutoModel.from_config(config))
         assert prefix.sharable(AutoModel.from_config(LlamaConfig(num_hidden_layers=1)))
