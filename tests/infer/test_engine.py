@@ -13,7 +13,7 @@ from transformers import LlamaConfig, Qwen3NextConfig
 
 from bunny.core.chat import Piece
 from bunny.core.recipe import ModelSection
-from bunny.core.types import GenerationSettings, Turn
+from bunny.core.types import GenerationSettings, ImageRef, Turn
 from bunny.infer.engine import Engine
 from bunny.infer.generate import Generator, Request
 from bunny.infer.reading import together
@@ -166,6 +166,15 @@ def test_a_second_turn_finds_the_first_in_memory(maker: Generator) -> None:
         assert again.end.cached_tokens >= said.end.prompt_tokens
         assert engine.figures()["cached_tokens_total"] == again.end.cached_tokens
     assert again.text.strip() == maker.answer([Request(turns, ONE)], GREEDY)[0]
+
+
+def test_an_answer_that_has_begun_goes_on(maker: Generator) -> None:
+    begun, request = "a red circle", SAME[1]
+    turns = (*request.turns, Turn("assistant", begun))
+    words = maker.processor.tokenizer(begun, add_special_tokens=False).input_ids
+    assert maker.writer.prompt(turns, (ImageRef("0"),)) == [*maker._ids(request), *words]
+    asking = Request(turns, request.images)
+    assert [one.strip() for one in texts(maker, [chat(asking)])] == maker.answer([asking], GREEDY)
 
 
 def test_another_picture_is_never_taken_for_the_same(maker: Generator) -> None:

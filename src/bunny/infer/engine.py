@@ -140,7 +140,8 @@ class Engine:
         heard = [0 if id == config.image_token_id else id for id in ids]
         most = min(settings.max_new_tokens, context - len(ids))
         ((_, batched),) = prefix.alike([len(ids)], most, config.text_config)
-        tokenizer, template = self._generator.processor.tokenizer, self._generator.writer.template
+        begun = request.turns[-1].role == "assistant"
+        gap = "" if begun else self._generator.writer.template.assistant_turn.gap
         return Row(
             request,
             listen,
@@ -148,7 +149,7 @@ class Engine:
             tuple(map(Shown, places, keys or [never_found() for _ in images], images)),
             most,
             Chooser(settings, request.seed, request.logprobs, heard, self._reader.device),
-            Spoken(tokenizer, settings.stop, template.assistant_turn.gap),
+            Spoken(self._generator.processor.tokenizer, settings.stop, gap),
             self._ends,
             alone=not (batched and self._reader.together),
         )

@@ -201,9 +201,14 @@ class Writer:
         return TokenRow(sample.id, array, labels, sample.images)
 
     def prompt(self, turns: Sequence[Turn], images: Sequence[ImageRef] = (), id: str = "prompt") -> list[int]:
-        """Ids up to where the model is to answer the last turn."""
+        """Ids up to where the model is to answer the last turn, or to go on with it, where it is an assistant's."""
         _check_marks(id, turns, images)
-        return self._encode(self.template.pieces(turns, answer_next=True))[0]
+        begun = turns[-1:] if turns and turns[-1].role == "assistant" else []
+        pieces = self.template.pieces(turns[: len(turns) - len(begun)], answer_next=True)
+        for turn in begun:
+            gap = self.template.assistant_turn.gap
+            pieces += [Piece(gap, learn=True, trusted=True), Piece(turn.text, learn=True)]
+        return self._encode(pieces)[0]
 
     @property
     def stop_ids(self) -> list[int]:
