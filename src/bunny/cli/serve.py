@@ -12,50 +12,60 @@ from bunny.cli.guard import guarded
 
 Several = list[str] | None
 
+Models = Annotated[Several, typer.Argument(metavar="[NAME=]FOLDER...", help="Model folders.")]
+Host = Annotated[str, typer.Option("--host", help="Address to serve at; one beyond this machine needs a key.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", metavar="FILE", help="Keys that may ask, one a line; or one in BUNNY_API_KEY."),
+]
+Hosts = Annotated[Several, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")]
+Origins = Annotated[
+    Several, typer.Option("--allow-origin", metavar="URL", help="A site whose pages may ask: https://example.org.")
+]
+Domains = Annotated[
+    Several,
+    typer.Option("--allow-domain", metavar="NAME", help="Fetch pictures from this host; .NAME: from those below."),
+]
+Media = Annotated[
+    Path | None, typer.Option("--media-root", metavar="FOLDER", help="Pictures may be named by their file in it.")
+]
+Backend = Annotated[str, typer.Option("--backend", metavar="KIND", help="bunny, or openai: another server answers.")]
+Url = Annotated[str, typer.Option("--url", help="Its address, with /v1. Its key: BUNNY_UPSTREAM_KEY.")]
+Upstreams = Annotated[
+    Several, typer.Option("--upstream-model", metavar="NAME", help="Its models to offer; default: all.")
+]
+Curation = Annotated[Path | None, typer.Option("--curation", metavar="RUN", help="Link to the explorer of this run.")]
+Evaluation = Annotated[
+    Path | None, typer.Option("--evaluation", metavar="FOLDER", help="Link to the comparison in this folder.")
+]
+Running = Annotated[int, typer.Option("--running", min=1, help="Answers computed together, of each model.")]
+Queue = Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait, for each model.")]
+Timeout = Annotated[float, typer.Option("--timeout-seconds", min=1, help="For one answer.")]
+Drain = Annotated[
+    float, typer.Option("--drain-seconds", min=0, help="For the answers under way, when it is told to end.")
+]
+
 
 @guarded
 def serve(
-    models: Annotated[Several, typer.Argument(metavar="[NAME=]FOLDER...", help="Model folders.")] = None,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to serve at; one beyond this machine needs a key.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8000,
-    api_key: Annotated[
-        Path | None,
-        typer.Option("--api-key-file", metavar="FILE", help="Keys that may ask, one a line; or one in BUNNY_API_KEY."),
-    ] = None,
-    allow_host: Annotated[
-        Several, typer.Option("--allow-host", metavar="NAME", help="Another name of this server.")
-    ] = None,
-    allow_origin: Annotated[
-        Several, typer.Option("--allow-origin", metavar="URL", help="A site whose pages may ask: https://example.org.")
-    ] = None,
-    allow_domain: Annotated[
-        Several,
-        typer.Option("--allow-domain", metavar="NAME", help="Fetch pictures from this host; .NAME: from those below."),
-    ] = None,
-    media_root: Annotated[
-        Path | None, typer.Option("--media-root", metavar="FOLDER", help="Pictures may be named by their file in it.")
-    ] = None,
-    backend: Annotated[
-        str, typer.Option("--backend", metavar="KIND", help="bunny, or openai: another server answers.")
-    ] = "bunny",
-    url: Annotated[str, typer.Option("--url", help="Its address, with /v1. Its key: BUNNY_UPSTREAM_KEY.")] = "",
-    upstream_model: Annotated[
-        Several, typer.Option("--upstream-model", metavar="NAME", help="Its models to offer; default: all.")
-    ] = None,
-    curation: Annotated[
-        Path | None, typer.Option("--curation", metavar="RUN", help="Link to the explorer of this run.")
-    ] = None,
-    evaluation: Annotated[
-        Path | None, typer.Option("--evaluation", metavar="FOLDER", help="Link to the comparison in this folder.")
-    ] = None,
-    running: Annotated[int, typer.Option("--running", min=1, help="Answers computed together, of each model.")] = 8,
-    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait, for each model.")] = 64,
-    timeout_seconds: Annotated[float, typer.Option("--timeout-seconds", min=1, help="For one answer.")] = 300.0,
-    drain_seconds: Annotated[
-        float, typer.Option("--drain-seconds", min=0, help="For the answers under way, when it is told to end.")
-    ] = 30.0,
+    models: Models = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Keys = None,
+    allow_host: Hosts = None,
+    allow_origin: Origins = None,
+    allow_domain: Domains = None,
+    media_root: Media = None,
+    backend: Backend = "bunny",
+    url: Url = "",
+    upstream_model: Upstreams = None,
+    curation: Curation = None,
+    evaluation: Evaluation = None,
+    running: Running = 8,
+    queue: Queue = 64,
+    timeout_seconds: Timeout = 300.0,
+    drain_seconds: Drain = 30.0,
 ) -> None:
     """Answer over HTTP: OpenAI's API, and a page to chat.
 
@@ -80,21 +90,21 @@ def serve(
     set_up(os.environ.get("BUNNY_LOG", "INFO"))
     run(
         Serving(
-            tuple(models or ()),
-            host,
-            port,
-            api_key,
-            tuple(allow_host or ()),
-            tuple(allow_origin or ()),
-            tuple(allow_domain or ()),
-            media_root,
-            url,
-            tuple(upstream_model or ()),
-            curation,
-            evaluation,
-            running,
-            queue,
-            timeout_seconds,
-            drain_seconds,
+            models=tuple(models or ()),
+            host=host,
+            port=port,
+            keys_file=api_key,
+            allow_hosts=tuple(allow_host or ()),
+            allow_origins=tuple(allow_origin or ()),
+            allow_domains=tuple(allow_domain or ()),
+            media_root=media_root,
+            url=url,
+            upstream_models=tuple(upstream_model or ()),
+            curation=curation,
+            evaluation=evaluation,
+            running=running,
+            queue=queue,
+            timeout_seconds=timeout_seconds,
+            drain_seconds=drain_seconds,
         )
     )

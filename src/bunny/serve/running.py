@@ -134,7 +134,11 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
             refused = ApiError(400, "this is not HTTP/1.1 as its standard has it", code="invalid_http").response()
             head = [(b"connection", b"close"), *refused.raw_headers]
             try:
-                for event in (h11.Response(status_code=400, headers=head), h11.Data(refused.body), h11.EndOfMessage()):
+                for event in (
+                    h11.Response(status_code=400, headers=head),
+                    h11.Data(bytes(refused.body)),
+                    h11.EndOfMessage(),
+                ):
                     self.transport.write(self.conn.send(event) or b"")
             except h11.LocalProtocolError:  # it comes in the middle of an answer
                 log.debug("broken HTTP behind a request")
