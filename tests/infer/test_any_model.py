@@ -12,6 +12,7 @@ import torch
 from bunny.core.errors import UserError
 from bunny.core.types import GenerationSettings, ImageRef, Question
 from bunny.infer.any_model import AnyAnswerer, load_any
+from bunny.infer.any_processor import pictures_only
 from tests.infer.foreign import FOREIGN
 from tests.infer.test_generate import open_picture
 from tests.tiny import save_language_model
@@ -65,3 +66,32 @@ def test_a_processor_without_a_template_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="no chat template"):
         answerer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "package"),
+    [
+        ("Lfm2VlImageProcessor requires the Torchvision library but it was not found", "torchvision"),
+        ("Package `num2words` is required to run SmolVLM processor.", "num2words"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named(
+    tmp_path: Path, said: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise ImportError(said)
+
+    FOREIGN["llava"](tmp_path)
+    monkeypatch.setattr("bunny.infer.any_model.load_processor", fails)
+    with pytest.raises(UserError, match=f"needs the package {package}; pip install {package}"):
+        answerer(tmp_path)
+
+
+def test_a_processor_that_cannot_do_without_its_part_for_films_asks_for_torchvision() -> None:
+    class Films:
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["video_processor", "tokenizer"]
+
+    with pytest.raises(ImportError, match="requires the Torchvision library"):
+        pictures_only(Films)

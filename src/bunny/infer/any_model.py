@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from bunny.core.errors import UserError
 from bunny.core.types import Answer, GenerationSettings, ImageRef, Question
+from bunny.infer.any_processor import load_processor, package_in
 from bunny.infer.generate import generation_config
 from bunny.infer.opening import Opened, opened
 from bunny.model.language_models import bits
@@ -34,8 +35,11 @@ def load_any(
     how = {"quantization_config": bits(quantise, SEEING), "device_map": {"": device}} if quantise else {}
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **how)
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        processor = load_processor(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, SafetensorError) as error:
+        package = package_in(error) if isinstance(error, ImportError) else ""
+        if package:
+            raise UserError(f"{path}: needs the package {package}", fix=f"pip install {package}") from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: no image-text model that transformers opens ({first})",
@@ -85,13 +89,13 @@ class AnyAnswerer:
     def _batch(self, batch: list[Opened]) -> Iterator[Answer]:
         prompts = [self._prompt(one.questions[0].prompt, len(one.images)) for one in batch]
         pictures = [list(one.images) for one in batch]
-        inputs = self.processor(
-            text=prompts,
-            images=pictures if pictures[0] else None,
-            padding=len(batch) > 1,
-            padding_side="left",
-            return_tensors="pt",
-        ).to(self.model.device, self.model.dtype)
+        try:
+            inputs = self._inputs(prompts, pictures if pictures[0] else None)
+        except ValueError as error:  # some kinds, PaliGemma among them, take no words without a picture
+            if pictures[0]:
+                raise
+            yield from (Answer(one.questions[0].id, "", error=str(error)) for one in batch)
+            return
         tokenizer = self.processor.tokenizer
         with torch.inference_mode():
             out = self.model.generate(
@@ -104,6 +108,12 @@ class AnyAnswerer:
             for stop in self.settings.stop:
                 text = text.partition(stop)[0]
             yield Answer(one.questions[0].id, text.strip())
+
+    def _inputs(self, prompts: list[str], pictures: list[list[Any]] | None) -> Any:
+        inputs = self.processor(
+            text=prompts, images=pictures, padding=len(prompts) > 1, padding_side="left", return_tensors="pt"
+        )
+        return inputs.to(self.model.device, self.model.dtype)
 
     def _prompt(self, words: str, pictures: int) -> str:
         content = [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": words}]
