@@ -24,6 +24,7 @@ def some_pool(size: int = 400) -> Pool:
             "caption": np.array([f"picture {number % 90}" for number in range(size)], dtype=object),
             "sha256": np.array([f"{number // 2 if number < 20 else number}" for number in range(size)], dtype=object),
             "visual": visual,
+            "text": np.roll(visual, 1, axis=1),
             "pair_cosine": rng.random(size).astype(np.float32),
         }
     )
