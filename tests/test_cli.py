@@ -179,8 +179,8 @@ def test_an_unknown_stage_is_refused(bunny: Bunny, pipeline: Pipeline, recipe: P
 
 
 def test_eval_of_a_model_names_the_tasks_to_the_pipeline(bunny: Bunny, pipeline: Pipeline) -> None:
-    ran = bunny("eval", "runs/demo/model", "-t", "easy_vqa,picture_yes_no", "-t", "pope")
-    tasks = [{"use": "easy_vqa"}, {"use": "picture_yes_no"}, {"use": "pope"}]
+    ran = bunny("eval", "runs/demo/model", "-t", "easy_vqa,gqa", "-t", "pope")
+    tasks = [{"use": "easy_vqa"}, {"use": "gqa"}, {"use": "pope"}]
     assert pipeline.calls == [("evaluate", "runs/demo/model", tasks, Path("runs/eval-model"))]
     assert "easy_vqa" in ran.stdout
     assert "Try next" not in ran.stdout
