@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bunny.core.errors import UserError
 from bunny.core.protocols import Benchmark
@@ -21,6 +23,7 @@ from bunny.evaluate.official.benchmark import PROFILES, OfficialBenchmark
 from bunny.evaluate.report import as_json
 from bunny.evaluate.score_file import score_file, with_profile
 from tests.evaluate.stubs import Stub, gold
+from tests.evaluate.test_official_text import TEXT
 
 
 @pytest.fixture(params=names(BENCHMARKS))
@@ -202,3 +205,60 @@ def test_a_missing_picture_is_named_before_a_model_is_asked(published: OfficialB
 def test_every_reading_is_explained_and_every_file_has_a_link(published: OfficialBenchmark) -> None:
     assert set(published.RULES) == set(PROFILES)
     assert published.FILES and all(known.link.startswith("http") for known in published.FILES)
+
+
+SPOILT = [b"", b"{", b"[]", b"{}", b"null", b"7", b'{"a": 1}\n', b'[{"a": 1}]', b'{"a": [1]}', b"a\tb\n1\t2\n"]
+SPOILT.append(b"\xff\xfe\x00")
+PICTURES = (".png", ".jpg")
+
+
+@pytest.mark.parametrize("content", SPOILT, ids=repr)
+def test_a_spoilt_question_file_is_a_one_line_error_that_names_it(published: OfficialBenchmark, content: bytes) -> None:
+    folder = published.folder()
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and each.suffix not in PICTURES):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        try:
+            questions = published.questions()
+        except UserError as error:
+            assert "\n" not in str(error)
+            assert published.name in str(error) or str(folder) in str(error)
+        else:
+            assert all(question.id for question in questions)
+        path.write_bytes(whole)
+
+
+@given(text=TEXT, choices=st.integers(0, 3))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_read_without_an_error_and_reads_the_same_again(
+    published: OfficialBenchmark, text: str, choices: int
+) -> None:
+    questions = published.questions()
+    question = questions[choices % len(questions)]
+    for profile in PROFILES:
+        benchmark = with_profile(published, profile)
+        parsed = benchmark.parse(question, Answer(question.id, text))
+        assert 0 <= benchmark.credit(question, parsed) <= 1
+        again = benchmark.parse(question, Answer(question.id, parsed.value))
+        assert benchmark.parse(question, Answer(question.id, again.value)).value == again.value
+
+
+def test_an_empty_answers_file_is_refused(published: OfficialBenchmark, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    with pytest.raises(UserError, match="no answers in it"):
+        score_file(published, path)
+
+
+def test_answers_of_none_and_na_are_answers(published: OfficialBenchmark, tmp_path: Path) -> None:
+    questions = published.questions()
+    for suffix in ("jsonl", "tsv"):
+        path = tmp_path / f"answers.{suffix}"
+        rows = [(question.id, ("None", "NA", "nan", "null")[row % 4]) for row, question in enumerate(questions)]
+        if suffix == "jsonl":
+            path.write_text("".join(json.dumps({"question_id": id, "text": text}) + "\n" for id, text in rows))
+        else:
+            path.write_text("question_id\ttext\n" + "".join(f"{id}\t{text}\n" for id, text in rows))
+        scored = score_file(published, path)
+        assert scored.reading()["counts"]["missing"] == scored.reading()["statuses"]["empty"] == 0
+        assert {given.text for given in scored.read.given if given} <= {"None", "NA", "nan", "null"}

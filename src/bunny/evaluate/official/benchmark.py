@@ -116,8 +116,17 @@ class OfficialBenchmark(Section):
         return self.questions(), answers
 
     def questions(self) -> Sequence[Question]:
-        """The questions, picture by picture, so that a model that keeps a picture's prefix reads each picture once."""
-        return together(self.load())
+        """The questions, picture by picture, so that a model that keeps a picture's prefix reads each picture once.
+
+        Raises UserError for files that are not in their official form.
+        """
+        try:
+            return together(self.load())
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{self.name}: {self.folder()}: a question file is not in its official form ({error!r})",
+                fix=f"`bunny eval doctor -t {self.name}` tells which one, and where to get it",
+            ) from error
 
     def parse(self, question: Question, answer: Answer) -> Parsed:
         """The value that the profile reads, and whether it had to look for it."""
