@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from bunny.cli import app, doctor, recipes, talk
 from bunny.core.errors import UserError
+from bunny.pipeline import task_words
 from tests.core.test_recipe import TREE, write
 
 RESULTS = {
@@ -102,6 +103,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         vars(module).update(contents)
         vars(package)[name] = module
         monkeypatch.setitem(sys.modules, module.__name__, module)
+    vars(package)["task_words"] = task_words  # words alone: nothing to stand for
     return stub
 
 
