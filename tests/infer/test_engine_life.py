@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bunny.core.errors import UserError
 from bunny.core.types import GenerationSettings, Turn
 from bunny.infer.engine import Engine
 from bunny.infer.generate import Generator
+from bunny.infer.slots import SlotLayer
 from tests.infer.engines import GREEDY, Heard, chat, running
 from tests.infer.test_generate import MIXED, ONE, SAME, asked
 from tests.infer.test_shared_prefix import special
@@ -118,6 +120,39 @@ def test_a_pass_that_fails_is_traced_to_its_row(
         assert bad.end.reason == "error"
         for request, one in zip(MIXED, heard, strict=True):
             assert one.text.strip() == expected[request.turns[-1].text]
+
+
+def test_room_that_is_not_there_at_once_is_asked_for_again(maker: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow, tries = SlotLayer.grow, []
+
+    def fails(layer: SlotLayer, capacity: int) -> None:
+        tries.append(capacity)
+        if len(tries) == 2:
+            raise torch.OutOfMemoryError("no room")
+        grow(layer, capacity)
+
+    monkeypatch.setattr(SlotLayer, "grow", fails)
+    monkeypatch.setattr("bunny.infer.slots.GROWTH", 8)
+    with running(maker) as engine:
+        pause = threading.Event()
+        first = Heard(engine, chat(SAME[1]), pause)  # holds the engine until the others are there
+        engine.submit(chat(SAME[0]), lambda event: pause.wait(60) and None)
+        heard = [Heard(engine, chat(request)) for request in MIXED]
+        pause.set()
+        assert [one.text.strip() for one in heard] == [maker.answer([request], GREEDY)[0] for request in MIXED]
+        assert first.end.reason in ("length", "error")
+    assert len(tries) > 2
+
+
+def test_half_precision_is_served(tmp_path: Path) -> None:
+    half = special(tmp_path, LlamaConfig, {})
+    half.model.to(torch.bfloat16)
+    how = GenerationSettings(max_new_tokens=6, temperature=0.8, top_p=0.9)
+    with running(half) as engine:
+        heard = [Heard(engine, chat(request, how, seed=1, logprobs=1)) for request in MIXED]
+        assert {one.end.reason for one in heard} <= {"stop", "length"}
+        (alone,) = half.answer([SAME[1]], GREEDY)
+        assert Heard(engine, chat(SAME[1])).text.strip()[:1] == alone[:1]
 
 
 def test_numbers_that_are_none_end_their_row_only(maker: Generator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,10 +156,13 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is untyped
             layer.now = now
 
     def reserve(self, tokens: int) -> None:
+        """Room for so many tokens in every slot; a layer that found no memory for it is tried again next time."""
         if tokens > self.capacity:
-            self.capacity = max(-(-tokens // GROWTH) * GROWTH, self.capacity * 3 // 2)
+            capacity = max(-(-tokens // GROWTH) * GROWTH, self.capacity * 3 // 2)
             for layer in self.layers:
-                layer.grow(self.capacity)
+                if layer.capacity < capacity:
+                    layer.grow(capacity)
+            self.capacity = capacity
 
     def release(self) -> None:
         """Give the memory back."""
