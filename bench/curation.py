@@ -136,7 +136,7 @@ def ours(folder: Path, clusters: int, seed: int, clock: Clock) -> dict[str, Any]
     from bunny.curate.engines import LocalEngine
 
     steps = [
-        {"use": "cluster", "groups": clusters, "iterations": 8, "start": "random"},
+        {"use": "cluster", "groups": clusters, "iterations": 10, "start": "random"},
         {"use": "dedup", "above": ABOVE, "curve_from": ABOVE},
     ]
 

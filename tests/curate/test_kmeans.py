@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bunny.curate import grouping, kmeans
+from bunny.curate import grouping, kernels, kmeans
 from bunny.curate.codes import Quantiser
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Groups, group_rows
@@ -84,6 +84,31 @@ def test_more_iterations_fit_no_worse() -> None:
         centres = centres_of(rows, 12, seed=3, iterations=iterations)
         fits.append(float((rows * centres.unit[centres.assign(codes).nearest[:, 0]]).sum()))
     assert fits[0] < fits[1] + 1e-6 and fits[1] <= fits[2] * 1.002
+
+
+def test_rounds_that_see_parts_of_the_rows_fit_as_well_as_rounds_that_see_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    rows = unit(rng.normal(size=(40, 24))[rng.integers(0, 40, 4000)] + rng.normal(size=(4000, 24)) * 0.5)
+    codes = Quantiser.fit(rows).encode(rows).codes
+    fits = []
+    for least in (4000, 500):
+        monkeypatch.setattr(kmeans, "LEAST", least)
+        monkeypatch.setattr(kmeans, "PART", 10)
+        centres = centres_of(rows, 40, seed=1, iterations=20)
+        fits.append(float((rows * centres.unit[centres.assign(codes).nearest[:, 0]]).sum(1).mean()))
+    assert fits[1] > 0.99 * fits[0]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 128, 700])
+def test_the_best_columns_are_those_of_a_sort(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    scores, bias = (rng.integers(-40, 40, shape).astype(np.int32) for shape in ((50, columns), (columns,)))
+    found, tops = (np.empty((50, 3), np.int32) for _ in range(2))
+    kernels.best_columns(scores.copy(), bias, found, tops)
+    expected = np.argsort(-(scores + bias), axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(found[:, :columns], expected)
+    np.testing.assert_array_equal(tops[:, :columns], np.take_along_axis(scores + bias, expected, 1))
+    assert (found[:, columns:] == -1).all()
 
 
 @pytest.mark.parametrize("start", ["spread", "random"])

@@ -158,6 +158,21 @@ def test_sets_too_large_to_look_into_are_right_at_the_threshold_itself(
     assert outcome.sets.tolist() == dense_sets(rows, groups, 0.9)
 
 
+@pytest.mark.parametrize("dense", [4096, 300])
+def test_a_large_set_has_the_links_of_the_dense_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dense: int
+) -> None:
+    """700 rows in one set, many of them known together at once; in one piece, and in strips."""
+    monkeypatch.setattr(levels, "DENSE", dense)
+    rng = np.random.default_rng(4)
+    spread = np.where(rng.random((700, 1)) < 0.7, 0.05, rng.uniform(0.05, 0.5, (700, 1)))
+    rows = unit(np.ones((1, 32)) + rng.normal(size=(700, 32)) * spread)
+    outcome = found(rows, whole(700), 0.9, tmp_path, lowest=0.8)
+    for above in (0.8, 0.9, 0.95, 0.985, 0.995):
+        assert outcome.links.sets(above).tolist() == dense_sets(rows, whole(700), above)
+    assert np.isnan(outcome.links.least).all() == (dense == 300)
+
+
 def test_another_threshold_makes_no_products_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, groups = with_duplicates(300, 12, 2), some_groups(300, 2)
     found(rows, groups, 0.9, tmp_path / "first", lowest=0.85)

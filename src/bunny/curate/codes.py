@@ -35,6 +35,15 @@ class Encoded:
     length: FloatArray
     along: FloatArray
 
+    @staticmethod
+    def empty(rows: int, columns: int) -> Encoded:
+        """To be filled."""
+        return Encoded(np.empty((rows, columns), np.int8), *(np.empty(rows, np.float32) for _ in range(3)))
+
+    def of(self, rows: slice) -> Encoded:
+        """A view of some rows."""
+        return Encoded(self.codes[rows], self.error[rows], self.length[rows], self.along[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Quantiser:
@@ -55,15 +64,21 @@ class Quantiser:
         widest = float(np.partition(size, place)[place]) * 1.15
         return Quantiser(mean, float(np.float32(127.0 / max(widest, 127.0 / FINEST))))
 
+    @staticmethod
+    def around(rows: FloatArray) -> Quantiser:
+        """For these (n, D) rows and no others, which are alike: what sets them apart from their mean fits into ±127."""
+        mean = rows.mean(0, dtype=np.float64).astype(np.float32)
+        widest = max(float(np.abs(rows - mean).max(initial=0)), 127.0 / FINEST)
+        return Quantiser(mean, float(np.float32(127.0 / widest)))
+
     @property
     def unit(self) -> float:
         """Code units of a likeness of one."""
         return float(np.float32(self.scale)) ** 2
 
-    def encode(self, rows: FloatArray) -> Encoded:
-        """Codes of (N, D) float32 rows."""
-        size = len(rows)
-        found = Encoded(np.empty(rows.shape, np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+    def encode(self, rows: FloatArray, into: Encoded | None = None) -> Encoded:
+        """Codes of (N, D) float32 rows; fresh ones, or written into those given."""
+        found = into or Encoded.empty(*rows.shape)
         kernels.encode(rows, self.mean, np.float32(self.scale), found.codes, found.error, found.length, found.along)
         return found
 

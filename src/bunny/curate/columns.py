@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from bunny.core.types import FloatArray, IntArray
 
 BLOCK = 8192  # rows read at a time
 SPARSE = 8  # times as many rows between the first and the last as are asked for: then their pages alone are read
+LEAST_HELD, MOST_HELD = 1 << 20, 1 << 22  # numbers that a thread keeps memory for
 
 Self = TypeVar("Self", bound="_Pieces")
 
@@ -41,7 +43,7 @@ class _Pieces:
             at: IntArray = self.index[rows]
             return at
         if isinstance(rows, slice):
-            return np.arange(len(self), dtype=np.int64)[rows]
+            return np.arange(*rows.indices(len(self)), dtype=np.int64)
         rows = np.asarray(rows)
         return np.flatnonzero(rows) if rows.dtype == np.bool_ else rows.astype(np.int64)
 
@@ -155,10 +157,17 @@ class Rows(_Pieces):
 
     def read(self, rows: Any = slice(None)) -> FloatArray:
         """(n, D) float32 rows of length one (NaN rows stay NaN), in the order asked for."""
+        at = self._at(rows)
+        return self._read_into(np.empty((len(at), self.shape[1]), np.float32), at)
+
+    def glance(self, rows: Any = slice(None)) -> FloatArray:
+        """As `read`, but good until this thread's next glance only: fresh memory takes as long as reading into it."""
+        at = self._at(rows)
+        return self._read_into(_held(len(at), self.shape[1]), at)
+
+    def _read_into(self, found: FloatArray, at: IntArray) -> FloatArray:
         from bunny.curate.kernels import unit_rows
 
-        at = self._at(rows)
-        found = np.empty((len(at), self.shape[1]), np.float32)
         for piece, inside, places in self._by_piece(at):
             _widen(*_source(piece, inside), found, places)
         unit_rows(found)
@@ -234,6 +243,20 @@ class Texts(_Pieces):
         found = np.empty(len(self), dtype=object)
         found[:] = list(self)
         return found if dtype in (None, object, np.dtype(object)) else found.astype(dtype)
+
+
+_own = threading.local()
+
+
+def _held(rows: int, columns: int) -> FloatArray:
+    """(rows, columns) of this thread's memory, unless that are very many."""
+    wanted = rows * columns
+    if wanted > MOST_HELD:
+        return np.empty((rows, columns), np.float32)
+    held: FloatArray | None = getattr(_own, "held", None)
+    if held is None or len(held) < wanted:
+        held = _own.held = np.empty(max(wanted, LEAST_HELD), np.float32)
+    return held[:wanted].reshape(rows, columns)
 
 
 def _source(piece: Any, inside: IntArray) -> tuple[npt.NDArray[Any], IntArray]:

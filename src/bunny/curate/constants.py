@@ -35,7 +35,7 @@ CONSTANTS: dict[str, Constant] = {
     "encode": Constant(3.5, "ns a number, to read, scale and encode a row and write its codes", BENCH),
     "assign": Constant(0.65, "of the 8-bit rate, all centres compared", BENCH),
     "cells": Constant(0.18, "of the 8-bit rate, the nearest cells' centres compared", BENCH),
-    "train": Constant(1376.0, "sample rows a centre, over 20 iterations", "the schedule of `kmeans`"),
+    "train": Constant(640.0, "sample rows a centre, over 20 iterations", "`kmeans`: 32 in each"),
     # groups to links
     "link": Constant(3.7, "µs a row beside the products", BENCH),
     "pairs": Constant(1.0, "of the 8-bit rate, pairs in groups compared", BENCH),

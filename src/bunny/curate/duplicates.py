@@ -12,11 +12,13 @@ import numpy as np
 
 from bunny.core.types import FloatArray, IntArray, Place
 from bunny.curate import kernels
-from bunny.curate.columns import BLOCK, Rows
+from bunny.curate.columns import Rows
 from bunny.curate.grouping import code_rows
 from bunny.curate.levels import Links, links_of_sets
 from bunny.curate.linking import linked_sets, thresholds_done
 from bunny.curate.missed import estimate_missed
+
+PAIRS = 1_024  # compared at a time: their vectors stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,10 @@ def _links(vectors: Rows, groups: IntArray, folder: Path, above: float, lowest: 
 def row_cosine(vectors: Rows, rows: IntArray, other: IntArray) -> FloatArray:
     """(N,) float32: the cosine of each of `rows` to row `other[row]`, NaN elsewhere."""
     cosine = np.full(len(vectors), np.nan, np.float32)
-    for start in range(0, len(rows), BLOCK):
-        some = rows[start : start + BLOCK]
+    for start in range(0, len(rows), PAIRS):
+        some = rows[start : start + PAIRS]
         partners, which = np.unique(other[some], return_inverse=True)
         found = np.empty(len(some), np.float32)
-        kernels.row_dots(vectors.read(some), vectors.read(partners), which, found)
+        kernels.row_dots(vectors.glance(some), vectors.read(partners), which, found)
         cosine[some] = found
     return cosine

@@ -160,6 +160,10 @@ class Placed:
         """(n, D) unit vectors of rows of the pool."""
         return self.vectors.read(self.place[rows])
 
+    def glance(self, rows: IntArray) -> FloatArray:
+        """As `read`, good until this thread's next glance."""
+        return self.vectors.glance(self.place[rows])
+
     def chunks(self) -> Iterator[tuple[int, int, Path]]:
         """(first row, last + 1, folder) of every chunk."""
         for number, start in enumerate(range(0, len(self.position), self.chunk)):
@@ -178,7 +182,8 @@ def train_centres(folder: str, groups: int, iterations: int, start: str, reach: 
     encoded = _encoded(sample, quantiser, mixed)
     refuse_unusable(encoded.length)
     centres = kmeans.train(encoded, quantiser, groups, rng, iterations, start)  # type: ignore[arg-type]
-    centres = _centred(centres, sample, centres.assign(encoded.codes).nearest[mixed, 0], quantiser)
+    if len(drawn) <= LEAST_SAMPLE:  # with more rows what codes leave out does not show in their means
+        centres = _centred(centres, sample, centres.assign(encoded.codes).nearest[mixed, 0], quantiser)
     cut = reach if reach > 0 else -1.0  # rows between two centres are no guests either
     found = {"mean": quantiser.mean, "scale": quantiser.scale, "cut": cut, "unit": centres.unit}
     if centres.cells is not None:
@@ -202,10 +207,10 @@ def _centred(centres: kmeans.Centres, sample: Rows, label: IntArray, quantiser: 
 def _encoded(rows: Rows, quantiser: Quantiser, to: IntArray) -> Encoded:
     """Codes of many rows, block by block; row n's stand at place to[n]."""
     size, columns = rows.shape
-    all_rows = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+    all_rows = Encoded.empty(size, columns)
 
     def one(part: slice) -> None:
-        found = quantiser.encode(rows.read(part))
+        found = quantiser.encode(rows.glance(part))
         for name in ("codes", "error", "length", "along"):
             getattr(all_rows, name)[to[part]] = getattr(found, name)
 
@@ -271,14 +276,12 @@ class _Chunk:
         self.rows, self.quantiser, self.centres, self.cut = rows, quantiser, centres, cut
         size, columns = rows.shape
         self.found = Groups.empty(size)
-        self.encoded = Encoded(np.empty((size, columns), np.int8), *(np.empty(size, np.float32) for _ in range(3)))
+        self.encoded = Encoded.empty(size, columns)
 
     def encode(self, part: slice) -> None:
         """Codes of a run of rows; and their groups, unless there are cells: these want many rows at a time."""
-        vectors = self.rows.read(part)
-        coded = self.quantiser.encode(vectors)
-        for name in ("codes", "error", "length", "along"):
-            getattr(self.encoded, name)[part] = getattr(coded, name)
+        vectors = self.rows.glance(part)
+        self.quantiser.encode(vectors, self.encoded.of(part))
         if self.centres is not None and self.centres.cells is None:
             self.assign(part)
             self.measure(part, vectors)
@@ -296,7 +299,7 @@ class _Chunk:
     def measure(self, part: slice, vectors: FloatArray | None = None) -> None:
         """Cosines to the centres."""
         assert self.centres is not None
-        vectors = self.rows.read(part) if vectors is None else vectors
+        vectors = self.rows.glance(part) if vectors is None else vectors
         kernels.row_dots(vectors, self.centres.unit, self.found.groups[part, 0], self.found.cosine[part])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 LEAST = np.int32(-2147483647)
+RUN = 128  # numbers that are looked through together
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -72,25 +73,46 @@ def best_columns(scores: Any, bias: Any, found: Any, tops: Any) -> None:
     """The best columns of (N, K) int32 scores plus (K,) bias into (N, P) `found`, best first, their scores into (N, P)
     `tops`. Of equal ones the lower column. `scores` is spoilt. -1 and LEAST where there is no other column."""
     columns, wanted = scores.shape[1], found.shape[1]
+    most = np.empty(-(-columns // RUN), np.int32)  # the largest of every run of columns: only that run is looked into
     for i in range(scores.shape[0]):
         row = scores[i]
-        top = LEAST
         for j in range(columns):
             row[j] += bias[j]
-            top = max(top, row[j])
+        for run in range(most.shape[0]):
+            most[run] = most_of(row[run * RUN : run * RUN + RUN])
         for place in range(wanted):
             if place >= columns:
                 found[i, place], tops[i, place] = -1, LEAST
                 continue
-            if place > 0:
-                row[found[i, place - 1]] = LEAST
-                top = LEAST
-                for j in range(columns):
-                    top = max(top, row[j])
-            best = 0
-            while row[best] != top:
-                best += 1
-            found[i, place], tops[i, place] = best, top
+            run = _place_of(most, most_of(most))
+            line = row[run * RUN : run * RUN + RUN]
+            best = _place_of(line, most[run])
+            found[i, place], tops[i, place] = run * RUN + best, line[best]
+            if place + 1 < wanted:
+                line[best] = LEAST
+                most[run] = most_of(line)
+
+
+@njit(cache=True, nogil=True)
+def most_of(line: Any) -> Any:
+    """The largest of some int32 numbers; of RUN of them in a tenth of the time: a length that the compiler knows."""
+    most = LEAST
+    if line.shape[0] == RUN:
+        for j in range(RUN):
+            most = max(most, line[j])
+    else:
+        for j in range(line.shape[0]):
+            most = max(most, line[j])
+    return most
+
+
+@njit(cache=True, nogil=True)
+def _place_of(line: Any, value: Any) -> Any:
+    """Where a value that is there stands first."""
+    place = 0
+    while line[place] != value:
+        place += 1
+    return place
 
 
 @njit(cache=True, nogil=True)
@@ -148,7 +170,7 @@ def best_cells(scores: Any, bias: Any, cells: Any) -> None:
 
 @njit(cache=True, nogil=True)
 def add_codes(codes: Any, label: Any, sums: Any, count: Any) -> None:
-    """Add each of (N, D) int8 rows to row `label[n]` of (K, D) int64 sums, and count it."""
+    """Add each of (N, D) int8 rows, in order, to row `label[n]` of (K, D) float64 sums, and count it."""
     for i in range(codes.shape[0]):
         total = sums[label[i]]
         count[label[i]] += 1

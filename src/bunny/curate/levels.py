@@ -2,7 +2,8 @@
 
 A row's link says: from this threshold downwards it is in one set with that earlier row. The links with a cosine of at
 least t are a forest whose trees are the sets at t, for every t of the grid; as many as there are links, so many rows
-go if one of each set stays. Rows are compared as in `bunny.curate.linking`, in float32, near a threshold in float64.
+go if one of each set stays. Rows are compared as in `bunny.curate.linking`: by codes where these tell, in float32, near
+a threshold in float64.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from bunny.core.types import FloatArray, IntArray, Place, Task
 from bunny.curate import set_kernels
+from bunny.curate.codes import Quantiser, products
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
@@ -26,8 +28,11 @@ STEP = 0.005  # between two thresholds of the grid
 BATCH_ROWS = 32_768  # rows of one task, more only if one set has more
 LARGE = 32_768  # rows; larger sets are known at the lowest threshold only
 DENSE = 4_096  # rows of the largest set whose least cosine is looked for
-SMALL = 48  # rows of a set that is compared without a matrix product
-TALL = 1_024
+SMALL = 96  # rows of a set that is compared without a matrix product
+TALL = 256  # rows of a larger one that are compared at once
+SPAN = 1_024  # rows that are read at once
+SHAPES = 64  # rows of products are multiples of this
+ROUNDING = 5e-6  # of a likeness, for float32 sums of products
 
 SORTED = "members.npy"
 
@@ -116,7 +121,7 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
     edges = np.append(np.flatnonzero(np.diff(set_of, prepend=-1)), len(order))
 
     def some(span: tuple[int, int]) -> None:
-        vectors = placed.read(order[span[0] : span[1]])
+        vectors = placed.glance(order[span[0] : span[1]])
         own = slice(*span)
         inside = edges[(edges >= span[0]) & (edges <= span[1])] - span[0]
         known = (vectors, inside, SMALL, groups[own], levels, mark, order[own])
@@ -135,37 +140,47 @@ def link_levels(folder: str, work: str, first: int, last: int, lowest: float, ab
 
 
 def _spans(edges: IntArray) -> Iterator[tuple[int, int]]:
-    """Runs of whole sets of about TALL rows, without the sets that are too large."""
+    """Runs of whole sets of about SPAN rows, without the sets that are too large."""
     start = int(edges[0])
     for before, edge in pairwise(edges.tolist()):
         if edge - before > LARGE:
             if before > start:
                 yield start, before
             start = edge
-        elif edge - start >= TALL or edge == int(edges[-1]):
+        elif edge - start >= SPAN or edge == int(edges[-1]):
             yield start, edge
             start = edge
 
 
 class _Set:
-    """One set's (n, D) vectors, in order of the rows, and its sets at every threshold of the grid."""
+    """One set's (n, D) vectors, in order of the rows, and its sets at every threshold of the grid.
+
+    The rows of a set are alike: as bytes of what sets them apart from their mean they are known well enough for most
+    pairs.
+    """
 
     def __init__(self, vectors: FloatArray, groups: Array, levels: FloatArray, mark: int) -> None:
         self.vectors, self.groups, self.levels, self.mark = vectors, groups, levels, mark
         self.parents = np.tile(np.arange(len(vectors), dtype=np.int64), (len(levels), 1))
+        quantiser = Quantiser.around(vectors)
+        encoded = quantiser.encode(vectors)
+        self.codes = np.concatenate([encoded.codes, np.zeros((-len(vectors) % SHAPES, vectors.shape[1]), np.int8)])
+        self.along, slack = quantiser.bounds(encoded.error, encoded.length, encoded.along)
+        self.bound = slack + np.int32(np.ceil(ROUNDING * quantiser.unit))
+        self.cuts = np.floor(levels.astype(np.float64) * quantiser.unit).astype(np.int64)
 
     def links(self, rows: IntArray) -> tuple[FloatArray, IntArray, FloatArray]:
         """(n,) cosine, to, least. rows: (n,) rows of the pool, ascending."""
         size = len(self.vectors)
+        tall = len(self.codes) if size <= DENSE else TALL
+        for start in range(0, size, tall):
+            scores = products(self.codes[start : start + tall], self.codes[start:])
+            known = (self.along, self.bound, self.cuts, self.vectors, self.groups, self.levels, self.parents)
+            set_kernels.join_levels(scores, start, *known)
         least = np.full(size, np.nan, np.float32)
-        for start in range(0, size, TALL):
-            scores = self.vectors[start : start + TALL] @ self.vectors[start:].T  # its upper triangle
-            self._join(scores, start)
         if size <= DENSE:
-            set_kernels.least_in_set(self.vectors, self.parents[self.mark], scores if size <= TALL else None, least)
+            marked = self.parents[self.mark]
+            set_kernels.least_in_set(self.vectors, marked, scores, self.along, self.bound, least)
         cosine, to = np.full(size, np.nan, np.float32), np.full(size, -1, np.int64)
         set_kernels.first_links(self.parents, self.levels, cosine, to)
         return cosine, np.where(to >= 0, rows[to], rows), least
-
-    def _join(self, scores: FloatArray, start: int) -> None:
-        set_kernels.join_levels(scores, start, self.vectors, self.groups, self.levels, self.parents)

@@ -15,23 +15,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bunny.core.types import FloatArray, IntArray, Place, Task
+from bunny.core.types import IntArray, Place, Task
 from bunny.curate import set_kernels
 from bunny.curate.codes import Codes, Quantiser, products
 from bunny.curate.columns import Rows
 from bunny.curate.grouping import Placed
 from bunny.curate.work import in_threads, read_arrays, write_array, write_arrays
 
-TALL, WIDE = 256, 1024  # rows (of triangles; rectangles: WIDE) and columns of one product of codes
+TALL, WIDE = 256, 1024  # rows and columns of one product of codes: what comes out stays in the cache
 SHAPES = 64  # rows of products are multiples of this
 BUCKET_ROWS = 131_072  # rows and guests of one task, more only if one group has more
-CROWD = 4_096  # rows of a group from which lumps are looked for first
+CROWD = 8_192  # rows and guests of a group from which lumps are looked for first
 LUMP = 256  # rows that one row must be linked to for sure to make a lump
 MOST_LUMPS = 32
 DOUBTFUL = 1 << 21  # pairs that wait for their vectors
 
 SETS = "sets.npy"
-EVERY = ("position", "error", "length", "along")
 
 Array = npt.NDArray[Any]
 
@@ -96,76 +95,13 @@ def _buckets(count: IntArray) -> Iterator[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """Rows of a bucket, in order of their groups. codes: (n + WIDE, D), the last ones zero; group, position: (n,);
-    error, length, along: (n,), see `kernels.encode`."""
-
-    codes: Codes
-    group: IntArray
-    position: IntArray
-    error: FloatArray
-    length: FloatArray
-    along: FloatArray
-
-    @property
-    def size(self) -> int:
-        return len(self.group)
-
-    def of(self, group: int) -> slice:
-        """Where a group's rows are."""
-        return slice(*np.searchsorted(self.group, [group, group + 1]).tolist())
-
-
-def link_bucket(folder: str, first: int, last: int, above: float, output: Path) -> None:
-    """Task: links that join the sets of the groups from `first` to `last` - 1: (M,) int64 `first`, `second` rows."""
-    placed = Placed.open(folder)
-    model = read_arrays(placed.folder / "centres.npz")
-    quantiser = Quantiser(model["mean"], float(model["scale"]))
-    homes, guests = (_side(placed, guests, first, last) for guests in (False, True))
-    both = {name: np.concatenate([getattr(homes, name), getattr(guests, name)]) for name in EVERY}
-    bounds = quantiser.bounds(both["error"], both["length"], both["along"])
-    bucket = _Bucket(homes, guests, both["position"], *bounds, quantiser.unit, np.float32(above), placed)
-    joined: dict[int, tuple[IntArray, IntArray]] = {}
-
-    def one(group: int) -> None:
-        joined[group] = _Room(bucket, group).links()
-
-    in_threads(one, np.unique(homes.group).tolist())
-    links = [joined[group] for group in sorted(joined)]
-    nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
-    one_side, other_side = (np.concatenate([nothing[side], *(link[side] for link in links)]) for side in (0, 1))
-    write_arrays(output, {"first": one_side, "second": other_side})
-
-
-def _side(placed: Placed, guests: bool, first: int, last: int) -> Side:
-    """The rows, or the guests, of the groups from all chunks."""
-    groups, parts, runs = [], [], []
-    for _, _, chunk in placed.chunks():
-        facts = np.load(chunk / "codes-facts.npy", mmap_mode="r")
-        told = np.load(chunk / "guests.npy", mmap_mode="r") if guests else facts
-        here = slice(*np.searchsorted(told["group"], [first, last]).tolist())
-        rows: Array | slice = np.array(told["place"][here]) if guests else here  # of the chunk's codes
-        groups.append(told["group"][here])
-        parts.append(facts[rows])
-        runs.append((chunk / "codes.npy", rows))
-    group, facts = np.concatenate(groups), np.concatenate(parts)
-    order = np.argsort(group, kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    codes, done = np.zeros((len(order) + WIDE, placed.vectors.shape[1]), np.int8), 0
-    for (path, rows), part in zip(runs, parts, strict=True):
-        codes[place[done : done + len(part)]] = np.load(path, mmap_mode="r")[rows]
-        done += len(part)
-    return Side(codes, group[order], **{key: facts[key][order] for key in EVERY})
-
-
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    """What all rooms of a bucket share. position, shift, slack: (n,) of the homes, then of the guests; unit: code units
+class Bucket:
+    """The rows of some groups, one group after the other, guests last. codes: (n + WIDE, D), the last ones zero; start:
+    where each group's rows begin, and the end. position, shift, slack: (n,), see `Quantiser.bounds`; unit: code units
     of a likeness of one."""
 
-    homes: Side
-    guests: Side
+    codes: Codes
+    start: IntArray
     position: IntArray
     shift: IntArray
     slack: IntArray
@@ -174,18 +110,59 @@ class _Bucket:
     placed: Placed
 
 
-class _Room:
-    """One group's rows (first) and guests (after them), and the sets they make among themselves."""
+def link_bucket(folder: str, first: int, last: int, above: float, output: Path) -> None:
+    """Task: links that join the sets of the groups from `first` to `last` - 1: (M,) int64 `first`, `second` rows."""
+    bucket = _gather(Placed.open(folder), first, last, above)
+    joined: dict[int, tuple[IntArray, IntArray]] = {}
 
-    def __init__(self, bucket: _Bucket, group: int) -> None:
-        home, guest = bucket.homes.of(group), bucket.guests.of(group)
-        self.home, self.size = bucket.homes.codes[home.start :], home.stop - home.start
-        self.guest = bucket.guests.codes[guest.start :]
-        rows = np.concatenate(
-            [np.arange(home.start, home.stop), np.arange(guest.start, guest.stop) + bucket.homes.size]
-        )
+    def one(number: int) -> None:
+        joined[number] = _Room(bucket, number).links()
+
+    in_threads(one, np.flatnonzero(np.diff(bucket.start) > 1).tolist())
+    links = [joined[number] for number in sorted(joined)]
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int64))
+    one_side, other_side = (np.concatenate([nothing[side], *(link[side] for link in links)]) for side in (0, 1))
+    write_arrays(output, {"first": one_side, "second": other_side})
+
+
+def _gather(placed: Placed, first: int, last: int, above: float) -> Bucket:
+    """The rows and the guests of the groups from all chunks."""
+    groups, guest, parts, runs = [], [], [], []
+    for _, _, chunk in placed.chunks():
+        facts = np.load(chunk / "codes-facts.npy", mmap_mode="r")
+        visits = np.load(chunk / "guests.npy", mmap_mode="r")
+        home, visit = (slice(*np.searchsorted(told["group"], [first, last]).tolist()) for told in (facts, visits))
+        rows = np.concatenate([np.arange(home.start, home.stop), visits["place"][visit]])  # of the chunk's codes
+        groups.append(np.concatenate([facts["group"][home], visits["group"][visit]]) - first)
+        guest.append(np.arange(len(rows)) >= home.stop - home.start)
+        parts.append(facts[rows])
+        runs.append((chunk / "codes.npy", rows))
+    group, facts, visiting = np.concatenate(groups), np.concatenate(parts), np.concatenate(guest)
+    order = np.argsort(2 * group + visiting, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    codes, done = np.empty((len(order) + WIDE, placed.vectors.shape[1]), np.int8), 0
+    codes[len(order) :] = 0
+    for path, rows in runs:
+        set_kernels.put_rows(np.load(path, mmap_mode="r"), rows, codes, place[done : done + len(rows)])
+        done += len(rows)
+    model = read_arrays(placed.folder / "centres.npz")
+    quantiser = Quantiser(model["mean"], float(model["scale"]))
+    shift, slack = quantiser.bounds(*(facts[name][order] for name in ("error", "length", "along")))
+    start = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=last - first))])
+    position = facts["position"][order]
+    return Bucket(codes, start, position, shift, slack, quantiser.unit, np.float32(above), placed)
+
+
+class _Room:
+    """One group's rows and guests, and the sets they make among themselves."""
+
+    def __init__(self, bucket: Bucket, number: int) -> None:
+        rows = slice(int(bucket.start[number]), int(bucket.start[number + 1]))
+        self.size = rows.stop - rows.start
+        self.codes = bucket.codes[rows.start :]  # and some more after them: whatever stands there
         self.position, self.shift, self.slack = bucket.position[rows], bucket.shift[rows], bucket.slack[rows]
-        self.parent = np.arange(len(rows), dtype=np.int64)
+        self.parent = np.arange(self.size, dtype=np.int64)
         self.unit_threshold, self.threshold = int(np.floor(float(bucket.threshold) * bucket.unit)), bucket.threshold
         self.placed = bucket.placed
         self.doubtful = np.empty((DOUBTFUL, 2), np.int64)
@@ -195,42 +172,31 @@ class _Room:
         """(M,) rows of the pool each: a star for every set."""
         if self.size > CROWD:
             self._gather_lumps()
-        everyone = len(self.position)
         for start in range(0, self.size, TALL):
-            self._strip(start, min(start + TALL, self.size), start, self.size)
-        for start in range(self.size, everyone, WIDE):
-            self._strip(start, min(start + WIDE, everyone), 0, self.size)
-        for start in range(self.size, everyone, TALL):
-            self._strip(start, min(start + TALL, everyone), start, everyone)
+            stop = min(start + TALL, self.size)
+            for upper in range(start, stop, TALL // 2):  # half as many products below the diagonal
+                self._tile(upper, min(upper + TALL // 2, stop), upper, stop)
+            for column in range(stop, self.size, WIDE):
+                self._tile(start, stop, column, min(column + WIDE, self.size))
         self._settle()
         root = set_kernels.roots(self.parent)
         moved = np.flatnonzero(root != np.arange(len(root)))
         return self.position[root[moved]], self.position[moved]
 
     def _codes(self, start: int, stop: int) -> Codes:
-        """A run of rows, and some more after it: whatever stands there. Products of ever new shapes are slow."""
-        stop = start + -(-(stop - start) // SHAPES) * SHAPES
-        if start >= self.size:
-            return self.guest[start - self.size : stop - self.size]
-        return self.home[start:stop]
-
-    def _strip(self, start: int, stop: int, other: int, other_stop: int) -> None:
-        for column in range(other, other_stop, WIDE):
-            self._tile(start, stop, column, min(column + WIDE, other_stop))
+        """A run of rows, and some more after it. Products of ever new shapes are slow."""
+        return self.codes[start : start + -(-(stop - start) // SHAPES) * SHAPES]
 
     def _tile(self, start: int, stop: int, other: int, other_stop: int) -> None:
         """Compare two runs of rows, unless all of them are in one set already."""
         if set_kernels.one_set(self.parent, start, stop, other, other_stop):
             return
         scores = products(self._codes(start, stop), self._codes(other, other_stop))
-        columns = slice(other, other_stop)
-        least = self.unit_threshold - int(self.shift[columns].max()) - int(self.slack[columns].max())
-        least -= int(self.slack[start:stop].max()) + 1
         if self.count > DOUBTFUL // 2:
             self._settle()
         while True:
             span = (start, stop, other, other_stop)
-            known = (self.shift, self.slack, least, self.unit_threshold, self.parent)
+            known = (self.shift, self.slack, self.unit_threshold, self.parent)
             count = set_kernels.scan(scores, span, *known, self.doubtful, self.count)
             if count <= DOUBTFUL:
                 break
@@ -245,7 +211,7 @@ class _Room:
         self.count = 0
         if len(pairs):
             rows, places = np.unique(pairs, return_inverse=True)
-            vectors = self.placed.read(self.position[rows])
+            vectors = self.placed.glance(self.position[rows])
             set_kernels.settle(pairs, places.reshape(-1, 2), vectors, self.threshold, self.parent)
 
     def _gather_lumps(self) -> None:
@@ -257,17 +223,15 @@ class _Room:
             if len(free) <= LUMP:
                 break
             head = int(free[(number * 7919) % len(free)])
-            scores = products(self.home[: self.size], self.home[head : head + 1])[:, 0].astype(np.int64)
+            scores = products(self.codes[: self.size], self.codes[head : head + 1])[:, 0].astype(np.int64)
             likeness = scores + self.shift[: self.size] + int(self.shift[head])
             sure = likeness - self.slack[: self.size] - int(self.slack[head]) > self.unit_threshold
             sure &= lump == MOST_LUMPS
             if int(sure.sum()) > LUMP:
                 lump[sure] = number
         order = np.argsort(lump, kind="stable")
-        self.home = np.concatenate([self.home[order], np.zeros((WIDE, self.home.shape[1]), np.int8)])
-        for name in ("position", "shift", "slack"):
-            values = getattr(self, name)
-            setattr(self, name, np.concatenate([values[: self.size][order], values[self.size :]]))
+        self.codes = np.concatenate([self.codes[order], np.zeros((WIDE, self.codes.shape[1]), np.int8)])
+        self.position, self.shift, self.slack = self.position[order], self.shift[order], self.slack[order]
         edges = np.searchsorted(lump[order], np.arange(MOST_LUMPS + 1))
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             if stop > start:

@@ -55,7 +55,7 @@ def estimate_missed(
     edges = np.unique(np.stack([sets[asked], sets[near]], 1)[sets[asked] != sets[near]], axis=0)
     others = np.bincount(np.searchsorted(drawn, edges[:, 0]), minlength=len(drawn))
     more = others / (others + 1.0)  # rows of this set's share that could have gone as well
-    kept = len(np.unique(sets))
+    kept = int((sets == np.arange(size)).sum())
     mean, error = float(more.mean()), Z * float(more.std()) / np.sqrt(len(more))
     low, middle, high = (_share(kept * max(0.0, value), size - kept) for value in (mean - error, mean, mean + error))
     return {"left": middle, "left_low": low, "left_high": high, "left_sets": len(drawn), "left_rows": len(rows)}
@@ -68,7 +68,7 @@ def _share(missed: float, found: int) -> float:
 def _draw(sets: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     """Sets drawn at random (ascending), and all their rows; very large ones by some of their rows."""
     size = len(sets)
-    heads = np.unique(sets)
+    heads = np.flatnonzero(sets == np.arange(size))
     budget = int(np.clip(PRODUCTS // max(1, size), LEAST_ROWS, MOST_ROWS))
     order, total = rng.permutation(heads), 0
     count = np.bincount(sets, minlength=size)
@@ -79,7 +79,9 @@ def _draw(sets: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]
         if total >= budget:
             break
     drawn = np.sort(np.array(chosen, dtype=np.int64))
-    rows = np.flatnonzero(np.isin(sets, drawn))
+    asked = np.zeros(size, bool)
+    asked[drawn] = True
+    rows = np.flatnonzero(asked[sets])
     by_set = rows[np.argsort(sets[rows], kind="stable")]
     place = np.arange(len(by_set)) - np.searchsorted(sets[by_set], sets[by_set])
     return drawn, np.sort(by_set[place < 64])
@@ -90,14 +92,14 @@ def near_rows(folder: str, chunk: str, asked: str, above: float, output: Path) -
     placed, model, ask = Placed.open(folder), read_arrays(Path(folder) / "centres.npz"), read_arrays(Path(asked))
     quantiser = Quantiser(model["mean"], float(model["scale"]))
     mine = quantiser.encode(ask["vectors"])
-    facts, codes = np.load(Path(chunk) / "codes-facts.npy"), np.load(Path(chunk) / "codes.npy", mmap_mode="r")
+    facts, codes = np.load(Path(chunk) / "codes-facts.npy"), np.load(Path(chunk) / "codes.npy", mmap_mode="c")
     both = [np.concatenate([getattr(mine, name), facts[name]]) for name in ("error", "length", "along")]
     shift, slack = quantiser.bounds(*both)
     count, threshold = len(ask["rows"]), int(np.floor(above * quantiser.unit))
     found: list[tuple[Array, Array]] = [(np.empty(0, np.int64), np.empty(0, np.int64))]
     pairs = np.empty((BLOCK * count, 2), np.int32)
     for start in range(0, len(codes), BLOCK):
-        rows = np.array(codes[start : start + BLOCK])
+        rows = codes[start : start + BLOCK]
         here = slice(count + start, count + start + len(rows))
         known = (shift[here], slack[here], shift[:count], slack[:count])
         some = pairs[: set_kernels.within_reach(products(rows, mine.codes), *known, threshold, pairs)]

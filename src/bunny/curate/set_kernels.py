@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from bunny.curate.kernels import LEAST
+from bunny.curate.kernels import LEAST, RUN, most_of
 
 
 @njit(cache=True, nogil=True)
@@ -63,39 +63,35 @@ def one_set(parent: Any, start: int, stop: int, other_start: int, other_stop: in
 
 
 @njit(cache=True, nogil=True)
-def _most(line: Any) -> Any:
-    """The largest number of a run; one of 128, whose length the compiler knows, takes a tenth of the time."""
-    most = LEAST
-    if line.shape[0] == 128:
-        for j in range(128):
-            most = max(most, line[j])
-    else:
-        for j in range(line.shape[0]):
-            most = max(most, line[j])
-    return most
+def put_rows(rows: Any, chosen: Any, found: Any, places: Any) -> None:
+    """Row chosen[n] of (M, D) int8 rows becomes row places[n] of `found`."""
+    for n in range(chosen.shape[0]):
+        row, to = rows[chosen[n]], found[places[n]]
+        for j in range(row.shape[0]):
+            to[j] = row[j]
 
 
 @njit(cache=True, nogil=True)
-def scan(
-    scores: Any, span: Any, along: Any, bound: Any, least: int, threshold: int, parent: Any, doubtful: Any, count: int
-) -> int:
+def scan(scores: Any, span: Any, along: Any, bound: Any, threshold: int, parent: Any, doubtful: Any, count: int) -> int:
     """Go through one tile of int32 products of codes: sure links are joined, doubtful pairs listed.
 
     span: first row, last + 1, first column, last + 1, in local numbers (`scores` may be larger); where rows and columns
     begin with one number, only the upper triangle counts. A pair's likeness in code units is
-    score + along[i] + along[j], off by at most bound[i] + bound[j] (int32 each). least: no pair whose score + along[i]
-    stays below can reach the threshold. doubtful: (M, 2) int64, filled from `count` on; the new count (which may be
-    larger than M: the tile must then be scanned again with room).
+    score + along[i] + along[j], off by at most bound[i] + bound[j] (int32 each). doubtful: (M, 2) int64, filled from
+    `count` on; the new count (which may be larger than M: the tile must then be scanned again with room).
     """
     first, last, column, last_column = span
     columns = last_column - column
+    most = LEAST  # that a column adds to a score
+    for j in range(column, last_column):
+        most = max(most, along[j] + bound[j])
     for one in range(first, last):
         line = scores[one - first]
-        low = np.int32(least - along[one])
+        low = np.int32(threshold - along[one] - bound[one] - most - 1)  # no score up to this can reach the threshold
         start = one - first + 1 if first == column else 0
         while start < columns:
-            stop = min(columns, start + 128)
-            if _most(line[start:stop]) > low:
+            stop = min(columns, start + RUN)
+            if most_of(line[start:stop]) > low:
                 for j in range(start, stop):
                     if line[j] > low:
                         other = column + j
@@ -180,35 +176,89 @@ def meet(one: Any, other: Any) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def join_levels(scores: Any, start: int, rows: Any, groups: Any, levels: Any, parents: Any) -> None:
+def _sure_dot(one: Any, other: Any, levels: Any) -> Any:
+    """The likeness of two rows: exact if it is close to one of (L,) ascending levels."""
+    likeness = _quick_dot(one, other)
+    for level in levels:
+        if abs(likeness - level) < np.float32(1e-5):
+            return exact_dot(one, other)
+    return likeness
+
+
+@njit(cache=True, nogil=True)
+def join_levels(
+    scores: Any, start: int, along: Any, bound: Any, cuts: Any, rows: Any, groups: Any, levels: Any, parents: Any
+) -> None:
     """Join, in (L, n) parents, the rows that are linked at each of (L,) ascending levels.
 
-    scores: products of rows start, start + 1, … with the rows from `start` on; only later rows count. groups: (n, P);
-    compared are rows that share one. A score near a level is taken again, exactly.
+    scores: of rows start, start + 1, … with the rows from `start` on; only later rows count. A pair's likeness is
+    score + along[i] + along[j], off by at most bound[i] + bound[j], in units in which the levels are `cuts`; where that
+    leaves a doubt, (n, D) rows decide. groups: (n, P); compared are rows that share one.
     """
-    top = levels.shape[0] - 1
-    level = np.int64(0)  # scores in a row are alike: the search begins where the last one ended
-    for i in range(scores.shape[0]):
+    last = parents.shape[1] - start
+    most = along[start] + bound[start]  # that a row adds to a score
+    for other in range(start, parents.shape[1]):
+        most = max(most, along[other] + bound[other])
+    for i in range(min(scores.shape[0], last)):
         one = start + i
-        for j in range(i + 1, scores.shape[1]):
-            score = scores[i, j]
-            if score < levels[0] - np.float32(1e-5):
-                continue
-            other = start + j
-            while level < top and levels[level + 1] <= score + np.float32(1e-5):
-                level += 1
-            while level > 0 and levels[level] > score + np.float32(1e-5):
-                level -= 1
-            known = parents[level]
-            if known[one] == known[other] or find(known, one) == find(known, other):
-                continue
-            if not meet(groups[one], groups[other]):
-                continue
-            reached = level
-            if score < levels[level] + np.float32(1e-5) and exact_dot(rows[one], rows[other]) < levels[level]:
+        for begin in range(i + 1, last, RUN):
+            line = scores[i, begin : min(begin + RUN, last)]
+            if line.shape[0] == RUN:
+                reach = most_of(line) + along[one] + bound[one] + most
+                if _known_together(reach, one, start + begin, cuts, parents):
+                    continue
+            _join_run(line, one, start + begin, along, bound, cuts, rows, groups, levels, parents)
+
+
+@njit(cache=True, nogil=True)
+def _known_together(reach: Any, one: int, other: int, cuts: Any, parents: Any) -> bool:
+    """Whether a row and RUN others are in one set already at every level up to `reach`; True if it lies below all."""
+    if reach < cuts[0]:
+        return True
+    known = parents[_level_of(reach, cuts, 0)]
+    root = known[one]
+    apart = 0
+    for parent in known[other : other + RUN]:
+        apart += parent != root
+    return apart == 0
+
+
+@njit(cache=True, nogil=True)
+def _level_of(likeness: Any, cuts: Any, level: int) -> int:
+    """The highest level at or below a likeness, which is no lower than the lowest; the search begins at `level`."""
+    while level < cuts.shape[0] - 1 and cuts[level + 1] <= likeness:
+        level += 1
+    while cuts[level] > likeness:
+        level -= 1
+    return level
+
+
+@njit(cache=True, nogil=True)
+def _join_run(
+    line: Any, one: int, first: int, along: Any, bound: Any, cuts: Any, rows: Any, groups: Any, levels: Any,
+    parents: Any,
+) -> None:  # fmt: skip
+    """`join_levels` for one row and those from `first` on."""
+    level = 0  # scores in a row are alike: the search begins where the last one ended
+    for j in range(line.shape[0]):
+        other = first + j
+        slack = bound[one] + bound[other]
+        most = line[j] + along[one] + along[other] + slack
+        if most < cuts[0]:
+            continue
+        level = _level_of(most, cuts, level)
+        known = parents[level]
+        if known[one] == known[other] or find(known, one) == find(known, other):
+            continue
+        if not meet(groups[one], groups[other]):
+            continue
+        reached = level
+        if most - 2 * slack <= cuts[level]:
+            likeness = _sure_dot(rows[one], rows[other], levels)
+            while reached >= 0 and levels[reached] > likeness:
                 reached -= 1
-            while reached >= 0 and join(parents[reached], one, other):
-                reached -= 1
+        while reached >= 0 and join(parents[reached], one, other):
+            reached -= 1
 
 
 @njit(cache=True, nogil=True)
@@ -223,16 +273,21 @@ def first_links(parents: Any, levels: Any, cosine: Any, to: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def least_in_set(rows: Any, parent: Any, scores: Any, least: Any) -> None:
-    """The lowest product between two rows of each row's set; scores: their upper triangle, or None."""
+def least_in_set(rows: Any, parent: Any, scores: Any, along: Any, bound: Any, least: Any) -> None:
+    """The lowest likeness of two rows of each row's set; scores, along, bound: as in `join_levels`, of all pairs."""
     size = rows.shape[0]
-    lowest = np.full(size, np.float32(2))
+    reach = np.full(size, 2**30, scores.dtype)  # of each set's root: surely no less than its lowest likeness
     for i in range(size):
         root = find(parent, i)
         for j in range(i + 1, size):
             if find(parent, j) == root:
-                score = scores[i, j] if scores is not None else _quick_dot(rows[i], rows[j])
-                lowest[root] = min(lowest[root], score)
+                reach[root] = min(reach[root], scores[i, j] + along[i] + along[j] + bound[i] + bound[j])
+    lowest = np.full(size, np.float32(2))
+    for i in range(size):
+        root = find(parent, i)
+        for j in range(i + 1, size):
+            if find(parent, j) == root and scores[i, j] + along[i] + along[j] - bound[i] - bound[j] <= reach[root]:
+                lowest[root] = min(lowest[root], _quick_dot(rows[i], rows[j]))
     for i in range(size):
         low = lowest[find(parent, i)]
         if low < np.float32(2):
@@ -246,6 +301,7 @@ def link_small_sets(
 ) -> None:  # fmt: skip
     """Links of every set of at most `most` rows. Set k is rows edges[k] to edges[k + 1] - 1 of (N, D) rows; names: (N,)
     what `to` calls them; the others as in `join_levels`, `first_links` and, at level `mark`, `least_in_set`."""
+    along, bound = np.zeros(most, np.float32), np.full(most, np.float32(5e-6))
     for k in range(edges.shape[0] - 1):
         start, stop = edges[k], edges[k + 1]
         size = stop - start
@@ -260,8 +316,8 @@ def link_small_sets(
         for level in range(levels.shape[0]):
             for i in range(size):
                 parents[level, i] = i
-        join_levels(scores, 0, own, groups[start:stop], levels, parents)
-        least_in_set(own, parents[mark], scores, least[start:stop])
+        join_levels(scores, 0, along, bound, levels, own, groups[start:stop], levels, parents)
+        least_in_set(own, parents[mark], scores, along, bound, least[start:stop])
         found = np.full(size, np.float32(np.nan), np.float32)
         first = np.full(size, -1, np.int64)
         first_links(parents, levels, found, first)
