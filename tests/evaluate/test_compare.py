@@ -51,7 +51,7 @@ def test_the_difference_is_paired_and_corrected_and_put_in_words(folders: tuple[
     assert pair.verdict.gap.score == pytest.approx(100 * 39 / 120)
     assert pair.verdict.gap.low > 0 and pair.verdict.corrected == pytest.approx(2 * pair.verdict.p)
     words = pair.verdict.words()
-    assert words.startswith("B is 32.5 points above A (95 % interval ")
+    assert words.startswith("B is 32.5 points above A (95 % interval of B - A: +")
     assert words.endswith("after correction for 2 benchmarks: this can be trusted.")
     assert same.verdict.corrected == 1 and same.verdict.mark == "unsure" and same.verdict.gap.score == 0
     assert "could be chance" in same.verdict.words()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -217,15 +216,22 @@ def _score(content: Mapping[str, Any]) -> None:
 def _audit(content: Mapping[str, Any], limit: int) -> None:
     """One line per reading, then which readings part on how many questions, then the questions."""
     rows = [
-        (profile, json_text.dumps(one["headline"]), str(one["reading"]["unparsed"]), str(one["reading"]["guessed"]))
+        (
+            profile,
+            *(f"{value:.4g}" for value in one["headline"].values()),
+            str(one["reading"]["unparsed"]),
+            str(one["reading"]["guessed"]),
+        )
         for profile, one in content["readings"].items()
     ]
-    show.table(("reading", "headline", "unparsed", "guessed"), rows)
+    names = next(iter(content["readings"].values()))["headline"]
+    show.table(("reading", *names, "unparsed", "guessed"), rows)
+    typer.echo("")
     for profile, one in content["readings"].items():
-        typer.echo(f"  {profile}: {one['rule']}")
-    typer.echo(f"\nThe readings differ on {content['n_differences']} of {content['n']} questions:")
+        typer.echo(f"{profile}: {one['rule']}")
+    typer.echo(f"\nThe readings differ on {content['n_differences']} of {content['n']} questions; right according to")
     for pattern, count in content["patterns"].items():
-        typer.echo(f"  {count:>5} {pattern}")
+        typer.echo(f"  {count:>5} {pattern.removeprefix('counted by ')}")
     for each in content["differences"][:limit]:
         answer = " ".join(each["answer"].split())[:80]
         typer.echo(f"\n{each['id']}: `{answer}`, gold {', '.join(each['gold'])}\n  {each['why']}")

@@ -169,13 +169,13 @@ def _published(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _verdict(name: str, gain: Interval, reach: float) -> str:
     way = "above" if gain.score >= 0 else "below"
-    low, high = (gain.low, gain.high) if gain.score >= 0 else (-gain.high, -gain.low)
-    measured = f"{abs(gain.score):.1f} points {way} {name} (95 % interval of the difference {low:.1f} to {high:.1f})"
-    if low > 0:
+    interval = f"95 % interval of the difference {gain.low:+.1f} to {gain.high:+.1f}"
+    measured = f"{abs(gain.score):.1f} points {way} {name} ({interval})"
+    if gain.low > 0 or gain.high < 0:
         return f"{measured}: the difference can be trusted."
     if 0 < reach < float("inf"):
         found = f"{reach:.1f} points in four of five cases"
-        return f"{measured}: as many questions find a true difference of {found}; the difference could be chance."
+        return f"{measured}: this could be chance; so many questions find a true difference of {found}."
     return f"{measured}: the difference could be chance."
 
 

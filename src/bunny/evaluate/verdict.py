@@ -37,8 +37,8 @@ class Verdict:
     def words(self, better: str = "B", worse: str = "A") -> str:
         """One sentence about how far the first stands above or below the second, and whether that can be trusted."""
         way = "above" if self.gap.score >= 0 else "below"
-        low, high = (self.gap.low, self.gap.high) if self.gap.score >= 0 else (-self.gap.high, -self.gap.low)
-        said = f"{better} is {abs(self.gap.score):.1f} points {way} {worse} (95 % interval {low:.1f} to {high:.1f})"
+        interval = f"95 % interval of {better} - {worse}: {self.gap.low:+.1f} to {self.gap.high:+.1f}"
+        said = f"{better} is {abs(self.gap.score):.1f} points {way} {worse} ({interval})"
         chance = f"p {chance_text(self.corrected)}" + (
             f" after correction for {self.among} benchmarks" * (self.among > 1)
         )
