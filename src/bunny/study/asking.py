@@ -44,15 +44,21 @@ def ask(
     settings = GenerationSettings(max_new_tokens=study.max_new_tokens)
     who = open_folder(model, study.batch_rows, name)
     assert isinstance(who, Bunny)
-    if precision == "bf16":  # as in training, where pictures are prepared in float32
-        who.model.model.language_model.bfloat16()
-        who.model.lm_head.bfloat16()
+    answer_in(who.model, precision)
     found = {}
     for one in benchmarks:
         answerer = _Listening(who, candidates_of(one), settings)
         outcome = evaluation.evaluate(one, answerer, settings=settings)
         found[one.name] = _rows(outcome, answerer)
     return found
+
+
+def answer_in(model: Any, precision: Literal["fp32", "bf16"]) -> None:
+    """Let the language model compute in this precision; pictures are always prepared in float32."""
+    model.float()
+    if precision == "bf16":
+        model.model.language_model.bfloat16()
+        model.lm_head.bfloat16()
 
 
 def candidates_of(benchmark: Benchmark) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import numpy as np
 from bunny.core.recipe import Recipe
 from bunny.core.store import fingerprint, write_atomic
 from bunny.core.types import IMAGE_MARK, ImageRef, Sample, Turn
-from bunny.study.asking import benchmarks_of
+from bunny.study.asking import answer_in, benchmarks_of
 from bunny.study.cell import outcome_of, recipe_of
 from bunny.study.cells import Cell, cells_of
 from bunny.study.recipe import Study
@@ -122,6 +122,7 @@ def _measure(recipe: Recipe, study: Study, folder: Path) -> dict[str, float]:
         for row in _made_up(QUESTIONS, folder)
     ]
     settings = GenerationSettings(max_new_tokens=study.max_new_tokens)
+    answer_in(trained.model, section.precision)
     generator = Generator(trained.model, processor)
     started = time.perf_counter()
     for _ in ModelAnswerer(generator, "measure", open_image, settings, study.batch_rows).answer(asked):
