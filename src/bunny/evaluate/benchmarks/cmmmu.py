@@ -26,6 +26,7 @@ from bunny.evaluate.official.mmmu_tables import drawn
 from bunny.evaluate.official.mmmu_text import number_in
 
 GOLD = "cmmmu-data-val-answer.jsonl"
+BUNNY = "https://github.com/BAAI-DCAI/Bunny/tree/main/eval/cmmmu"
 HOME = "https://huggingface.co/datasets/m-a-p/CMMMU"
 READING = "the letters named most often; 对 if more parts say so; the blank's words; else random"
 
@@ -35,12 +36,7 @@ class Cmmmu(OfficialBenchmark):
 
     name: str = "cmmmu"
     FILES: ClassVar = (
-        DataFile(
-            GOLD,
-            "https://github.com/BAAI-DCAI/Bunny/tree/main/eval/cmmmu",
-            900,
-            "e2b61480555a6440e1b9530ddeb5fde4fb935582ff7a6e33b0f4d40d4f4aac87",
-        ),
+        DataFile(GOLD, BUNNY, 900, "e2b61480555a6440e1b9530ddeb5fde4fb935582ff7a6e33b0f4d40d4f4aac87"),
         DataFile("images", HOME, pictures=True),
     )
     RULES: ClassVar = {

@@ -7,8 +7,7 @@ accuracy, exact match. The original takes full stops off the end and lowers the 
 from __future__ import annotations
 
 import string
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +16,7 @@ from bunny.core.types import Parsed, Question
 from bunny.evaluate.answers import Answers
 from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_jsonl
 from bunny.evaluate.official.benchmark import WORD, DataFile, OfficialBenchmark, Read, ask, percent
-from bunny.evaluate.official.gqa_tables import distance, steps
+from bunny.evaluate.official.gqa_tables import by_kind, distance, steps
 from bunny.evaluate.official.made_up import picture
 
 _NO_MARKS = str.maketrans("", "", string.punctuation)
@@ -28,12 +27,6 @@ READERS: dict[str, Callable[[str], str]] = {
     "strict": lambda text: text.strip().rstrip(".").lower(),
     "lmms_eval": lambda text: text.lower().translate(_NO_MARKS),
     "vlmevalkit": lambda text: text.strip().lower(),
-}
-TABLES: Mapping[str, Callable[[Question], str]] = {
-    "Accuracy / structural type": lambda question: str(question.meta["structural"]),
-    "Accuracy / semantic type": lambda question: str(question.meta["semantic"]),
-    "Accuracy / steps number": lambda question: str(question.meta["steps"]),
-    "Accuracy / words number": lambda question: str(question.meta["words"]),
 }
 
 
@@ -101,11 +94,7 @@ class Gqa(OfficialBenchmark):
         for name in ("binary", "open"):
             table[name] = percent([p for p, q in zip(points, read.questions, strict=True) if name in self.parts(q)], 2)
         table |= {"accuracy": percent(points, 2), "distribution": round(distance(read) / 100, 2)}
-        for title, kind_of in TABLES.items():
-            groups: dict[str, list[float]] = defaultdict(list)
-            for question, point in zip(read.questions, points, strict=True):
-                groups[kind_of(question)].append(point)
-            table[title] = {kind: {"acc": percent(each, 2), "n": len(each)} for kind, each in sorted(groups.items())}
+        table |= by_kind(read.questions, points)
         right = [question.id for question, point in zip(read.questions, points, strict=True) if point]
         exact = {"gqa_acc": percent(points)}
         return {"headline": {"gqa_acc": table["accuracy"]}, "exact": exact, "numbers": table, "correct_ids": right}

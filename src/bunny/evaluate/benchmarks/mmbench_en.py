@@ -80,15 +80,14 @@ class MmbenchEn(OfficialBenchmark):
     def numbers(self, read: Read) -> dict[str, Any]:
         right = [bool(self.credit(*pair)) for pair in zip(read.questions, read.parsed, strict=True)]
         circular, vanilla = table(read, right, every_pass=True), table(read, right, every_pass=False)
+        passes = all_passes(read.questions, right)
         values = {"circular": circular.get("Overall", 0.0), "vanilla": vanilla.get("Overall", 0.0)}
         return {
             "headline": {f"{self.name}_{kind}": 100 * float(str(value)) for kind, value in values.items()},
             "numbers": circular,
             "vanilla_first_pass_only": vanilla,
             "extracted": {q.id: item.value or "Z" for q, item in zip(read.questions, read.parsed, strict=True)},
-            "hit_ids": sorted(
-                int(read.questions[row].id) for row, hit in all_passes(read.questions, right).items() if hit
-            ),
+            "hit_ids": sorted(int(read.questions[row].id) for row, hit in passes.items() if hit),
         }
 
     def prepare(self) -> None:
@@ -97,13 +96,11 @@ class MmbenchEn(OfficialBenchmark):
 
     def submission(self, read: Read, path: Path) -> None:
         said = {question.id: given.text for question, given in zip(read.questions, read.given, strict=True) if given}
-        rows = [
-            {name: cell for name, cell in row.items() if name not in NOT_SUBMITTED} for row in table_of(self._table())
-        ]
-        cells = [list(row.items()) for row in rows]
-        write_sheet(
-            path, [dict([*row[:6], ("prediction", said.get(str(dict(row)["index"]), "")), *row[6:]]) for row in cells]
-        )
+        rows = []
+        for row in table_of(self._table()):
+            cells = [(name, cell) for name, cell in row.items() if name not in NOT_SUBMITTED]
+            rows.append(dict([*cells[:6], ("prediction", said.get(str(row["index"]), "")), *cells[6:]]))
+        write_sheet(path, rows)
 
     @classmethod
     def example(cls, folder: Path) -> MmbenchEn:

@@ -18,8 +18,8 @@ from bunny.evaluate.answers import Answers
 from bunny.evaluate.files import json_of, need, parquet_of, write_json
 from bunny.evaluate.official import letters, mmmu_text
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read
-from bunny.evaluate.official.mmmu_questions import CHOICE, HOME, parse_table, question_of
-from bunny.evaluate.official.mmmu_tables import SUBJECTS, by_subject, drawn, number_of, printed, subject_of
+from bunny.evaluate.official.mmmu_questions import CHOICE, HOME, example_table, parse_table, question_of
+from bunny.evaluate.official.mmmu_tables import SUBJECTS, by_subject, drawn, number_of, overall, printed, subject_of
 from bunny.evaluate.parse import choice, normalise
 
 GOLD = "answer_dict_val.json"
@@ -40,8 +40,9 @@ class Mmmu(OfficialBenchmark):
         *(DataFile(f"{subject}/validation-*.parquet", HOME, 30, pictures=True) for subject in SUBJECTS),
     )
     RULES: ClassVar = {
-        "bunny": "MMMU's parser: (B), then B alone, then the choice's words; else a random letter",
-        "official": "MMMU's parser: (B), then B alone, then the choice's words; else a random letter",
+        **dict.fromkeys(
+            ("bunny", "official"), "MMMU's parser: (B), then B alone, then the choice's words; else a random letter"
+        ),
         "strict": "the letter, or the only one that stands alone; open: equal words or number",
         "lmms_eval": "MMMU's parser, 'xB ' and 'B.' count too; open questions are never right",
         "vlmevalkit": "the only letter near the end, …; open questions are a choice of the answer or 'Other Answers'",
@@ -106,39 +107,18 @@ class Mmmu(OfficialBenchmark):
 
     def numbers(self, read: Read) -> dict[str, Any]:
         points = [self.credit(*pair) for pair in zip(read.questions, read.parsed, strict=True)]
-        rows = (
-            sorted(read.order) if self.profile == "bunny" else range(len(points))
-        )  # the original skips what is missing
+        rows = sorted(read.order) if self.profile == "bunny" else range(len(points))  # the original skips gaps
         ids, counted = [read.questions[row].id for row in rows], [points[row] for row in rows]
         table = printed(by_subject(ids, counted))
         parse = parse_table(read, list(rows), counted)
-        exact = parse["overall"]
-        overall = table["Overall"]["acc"]
-        headline = {
-            "mmmu_val_pct": round(100 * overall, 1),
-            "mmmu_val_exact": exact,
-            "exact": exact,
-            "eval_only": overall,
-        }
-        return {"headline": headline, "numbers": table, "parse_and_eval": parse}
+        return {"headline": overall(table, parse), "numbers": table, "parse_and_eval": parse}
 
     def submission(self, read: Read, path: Path) -> None:
         write_json(path, {q.id: item.value for q, item in zip(read.questions, read.parsed, strict=True)})
 
     @classmethod
     def example(cls, folder: Path) -> Mmmu:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from bunny.evaluate.official.made_up import picture
-
-        rows = []
-        for n, (kind, options, gold) in enumerate([(CHOICE, "['cat', 'None']", "B"), ("open", "[]", "42")] * 2, 1):
-            image = {"bytes": picture(folder / "p.png", n).read_bytes(), "path": None}
-            about = {"question": "<image 1> Which?", "options": options, "answer": gold, "question_type": kind}
-            rows.append({"id": f"validation_Art_{n}", **about, "image_1": image})
-        (folder / "Art").mkdir()
-        pq.write_table(pa.Table.from_pylist(rows), folder / "Art/validation-00000-of-00001.parquet")
+        example_table(folder)
         return cls(data=folder, profile="strict")
 
 

@@ -8,22 +8,18 @@ In: `mm-vet.json` (questions, abilities), `images/`. Headline: the mean grade ou
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
-from bunny.core.errors import UserError
 from bunny.core.types import Parsed, Question
 from bunny.evaluate.answers import Answers, Given
 from bunny.evaluate.files import json_of, need, write_json
 from bunny.evaluate.official.benchmark import DataFile, OfficialBenchmark, Read, ask, percent
 from bunny.evaluate.official.made_up import picture
-from bunny.evaluate.parse import normalise
+from bunny.evaluate.official.mmvet_tables import graded_tables, grades_of, share_found
 
 HOME = "https://github.com/yuweihao/MM-Vet"
 
@@ -55,7 +51,7 @@ class Mmvet(OfficialBenchmark):
     def complete(self, answers: Answers) -> tuple[Sequence[Question], Answers]:
         if not all("score" in given.row for given in answers.given):
             return super().complete(answers)
-        rows = [replace(given, text=json.dumps(_grades(given))) for given in answers.given]
+        rows = [replace(given, text=json.dumps(grades_of(given))) for given in answers.given]
         graded = [replace(q, meta=MappingProxyType({**q.meta, "graded": True})) for q in self.questions()]
         return graded, replace(answers, given=rows)
 
@@ -63,7 +59,7 @@ class Mmvet(OfficialBenchmark):
         if question.meta["graded"]:
             grades = json.loads(parsed.value) if parsed.value else [0.0]
             return float(sum(grades) / len(grades))
-        return max((_found(wanted, parsed.value) for wanted in question.gold[0].split("<OR>")), default=0.0)
+        return max((share_found(wanted, parsed.value) for wanted in question.gold[0].split("<OR>")), default=0.0)
 
     def parts(self, question: Question) -> Iterable[str]:
         return tuple(question.meta["abilities"])
@@ -72,23 +68,7 @@ class Mmvet(OfficialBenchmark):
         if not any(question.meta["graded"] for question in read.questions):
             value = percent([self.credit(*pair) for pair in zip(read.questions, read.parsed, strict=True)])
             return {"headline": {"mmvet_literal": value}, "numbers": {"literal": value}}
-        grades = [json.loads(item.value) if item.value else [] for item in read.parsed]
-        runs = max(map(len, grades))
-        scores = np.array([[*each, *[0.0] * (runs - len(each))] for each in grades])  # (N, runs)
-        alone, together = defaultdict(list), defaultdict(list)
-        for row, question in enumerate(read.questions):
-            for ability in question.meta["abilities"]:
-                alone[ability].append(row)
-            together["+".join(question.meta["abilities"])].append(row)
-        totals = 100 * scores.mean(axis=0)  # (runs,)
-        ends: dict[str, Any] = {"total": _mean(scores, range(len(scores))), "std": round(float(totals.std()), 1)}
-        ends["runs"] = [round(float(total), 1) for total in totals]
-        tables = {
-            title: {name: _mean(scores, rows) for name, rows in groups.items()} | ends
-            for title, groups in (("capability", alone), ("integration", together))
-        }
-        exact = {"mmvet_total": float(totals.mean())}
-        return {"headline": {"mmvet_total": ends["total"]}, "exact": exact, "num_run": runs, "numbers": tables}
+        return graded_tables(read)
 
     def submission(self, read: Read, path: Path) -> None:
         rows = zip(read.questions, read.given, strict=True)
@@ -103,29 +83,6 @@ class Mmvet(OfficialBenchmark):
             facts[f"v1_{n}"] = {"imagename": f"v1_{n}.png", **about}
         write_json(folder / "mm-vet.json", facts)
         return cls(data=folder, profile="strict")
-
-
-def _grades(given: Given) -> list[float]:
-    try:
-        grades = [float(grade) for grade in given.row["score"]]
-    except (TypeError, ValueError):
-        grades = []
-    if not grades or not all(0 <= grade <= 1 for grade in grades):
-        raise UserError(
-            f"mmvet: {given.id}: grades {given.row['score']!r} are not from 0 to 1", fix="let the judge grade it"
-        )
-    return grades
-
-
-def _found(wanted: str, said: str) -> float:
-    """The share of the words joined by <AND> that the answer has."""
-    parts, words = [normalise(part) for part in wanted.split("<AND>")], normalise(said)
-    return sum(bool(part) and part in words for part in parts) / len(parts)
-
-
-def _mean(scores: Any, rows: Iterable[int]) -> float:
-    members = list(rows)
-    return round(float((100 * scores[members].sum(axis=0) / len(members)).mean()), 1)
 
 
 USE = Mmvet

@@ -7,9 +7,8 @@ nothing else: "A." is wrong. Answer tables that hold the gold letters (`gt_answe
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +18,7 @@ from bunny.evaluate.files import json_of, jsonl_of, need, write_json, write_json
 from bunny.evaluate.official import letters
 from bunny.evaluate.official.benchmark import LETTER, DataFile, OfficialBenchmark, Read, ask, percent
 from bunny.evaluate.official.made_up import picture
+from bunny.evaluate.official.seedbench_gold import gold_table
 from bunny.evaluate.parse import choice
 
 HOME = "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"
@@ -71,19 +71,7 @@ class Seedbench(OfficialBenchmark):
         """Without the files, a table with gold letters stands for them; each of its rows is a question of its own."""
         if self.has("SEED-Bench.json") or not all("gt_answer" in given.row for given in answers.given):
             return super().complete(answers)
-        seen: Counter[str] = Counter()
-        rows, questions = [], []
-        for given in answers.given:
-            seen[given.id] += 1
-            id = f"{given.id} ({seen[given.id]})" if seen[given.id] > 1 else given.id
-            meta: dict[str, Any] = {
-                "medium": "video" if id.startswith("v") else "image",
-                "kind": "",
-                "options": dict.fromkeys("ABCD", ""),
-            }
-            rows.append(replace(given, id=id))
-            questions.append(ask(id, "", None, [given.row["gt_answer"]], **meta))
-        return questions, replace(answers, given=rows)
+        return gold_table(answers)
 
     def read(self, question: Question, text: str) -> str:
         return READERS[self.profile](text, question.meta["options"])
@@ -118,12 +106,8 @@ class Seedbench(OfficialBenchmark):
         options = {f"choice_{letter}": word for letter, word in zip("abcd", ["cat", "dog", "owl", "fox"], strict=True)}
         facts = []
         for n, (id, medium) in enumerate([("7", "image"), ("v3", "video"), ("8", "image")]):
-            about: dict[str, Any] = {
-                "question": "Which?",
-                "answer": "ABC"[n],
-                "data_type": medium,
-                "question_type_id": n + 1,
-            }
+            about: dict[str, Any] = {"question": "Which?", "answer": "ABC"[n], "data_type": medium}
+            about["question_type_id"] = n + 1
             facts.append({**about, **options, "question_id": id, "data_id": f"{id}.png"})
             picture(folder / f"{id}.png", n)
         kinds = {"Scene Understanding": 1, "Action Recognition": 2, "Visual Reasoning": 3}

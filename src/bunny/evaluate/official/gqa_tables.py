@@ -1,13 +1,20 @@
-"""Two figures of GQA's official table: a question's reasoning steps, and how far answers are from their frequencies."""
+"""GQA's official tables: accuracy by kind, a question's reasoning steps, how far answers are from their frequencies."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bunny.evaluate.official.benchmark import Read
+from bunny.core.types import Question
+from bunny.evaluate.official.benchmark import Read, percent
 
+TABLES: Mapping[str, Callable[[Question], str]] = {
+    "Accuracy / structural type": lambda question: str(question.meta["structural"]),
+    "Accuracy / semantic type": lambda question: str(question.meta["semantic"]),
+    "Accuracy / steps number": lambda question: str(question.meta["steps"]),
+    "Accuracy / words number": lambda question: str(question.meta["words"]),
+}
 _SEARCHES = ("exist", "query: name", "choose name")
 
 
@@ -31,3 +38,14 @@ def distance(read: Read) -> float:
     ]
     total = sum(weight for _, weight in terms)
     return sum(term * weight for term, weight in terms) / total if total else 0.0
+
+
+def by_kind(questions: Sequence[Question], points: Sequence[float]) -> dict[str, Any]:
+    """The printed tables of accuracy by structure, meaning, number of steps and of words."""
+    tables: dict[str, Any] = {}
+    for title, kind_of in TABLES.items():
+        groups: dict[str, list[float]] = defaultdict(list)
+        for question, point in zip(questions, points, strict=True):
+            groups[kind_of(question)].append(point)
+        tables[title] = {kind: {"acc": percent(each, 2), "n": len(each)} for kind, each in sorted(groups.items())}
+    return tables

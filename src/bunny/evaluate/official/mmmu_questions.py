@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bunny.core.errors import UserError
@@ -82,3 +83,19 @@ def _list(text: str, where: str) -> list[str]:
 def _shown(question: Question, value: str) -> str | list[mmmu_text.Value]:
     """The letter; of an open question all that the script takes for its answer."""
     return value if question.meta["kind"] == CHOICE else list(dict.fromkeys(mmmu_text.results_in(value)))
+
+
+def example_table(folder: Path) -> None:
+    """A small made-up subject, for the contract suite."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from bunny.evaluate.official.made_up import picture
+
+    rows = []
+    for n, (kind, options, gold) in enumerate([(CHOICE, "['cat', 'None']", "B"), ("open", "[]", "42")] * 2, 1):
+        image = {"bytes": picture(folder / "p.png", n).read_bytes(), "path": None}
+        about = {"question": "<image 1> Which?", "options": options, "answer": gold, "question_type": kind}
+        rows.append({"id": f"validation_Art_{n}", **about, "image_1": image})
+    (folder / "Art").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "Art/validation-00000-of-00001.parquet")

@@ -58,6 +58,13 @@ def printed(points: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     return {**table, "Overall": _row([point for each in points.values() for point in each])}
 
 
+def overall(table: Mapping[str, Any], parse: Mapping[str, Any]) -> dict[str, float]:
+    """The headline as the two scripts and the original print it: a rounded share, an exact one, per cent."""
+    rounded, exact = table["Overall"]["acc"], parse["overall"]
+    percent = round(100 * rounded, 1)
+    return {"mmmu_val_pct": percent, "mmmu_val_exact": exact, "exact": exact, "eval_only": rounded}
+
+
 def by_subject(ids: Sequence[str], points: Sequence[float]) -> dict[str, list[float]]:
     """Subject -> credits."""
     groups: dict[str, list[float]] = defaultdict(list)
