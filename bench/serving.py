@@ -5,8 +5,9 @@
     python bench/serving.py --rival ENV/bin/transformers --size tiny          # seconds: does it run at all
 
 `--rival` is the command of an environment with `transformers[serving]` of the same release and the same torch. All
-serve one random model (SigLIP-B/16-224, 196 tokens a picture, SmolLM2-135M, float32) over HTTP, one after the other on
-the same core with one thread; the clients run on another core and ask greedily for the same number of tokens. A random
+serve one random model (SigLIP-B/16-224, 196 tokens a picture, SmolLM2-135M, float32) over HTTP, on the same core with
+one thread; the clients run on another core and ask greedily for the same number of tokens. All servers are up; each
+load is put on one after the other, so that whatever else the machine does in those minutes meets all of them. A random
 model never ends an answer, so all answers are equally long; they are counted, and the texts compared.
 
 - `ours`: `bunny serve` as it comes
@@ -15,7 +16,8 @@ model never ends an answer, so all answers are equally long; they are counted, a
 
 Loads: `new`: every request shows a picture that was never seen before; `seen`: another question about one of the
 pictures of `new` (four of them). Every client asks again as soon as it is answered. `first token`: one client, the
-median over further questions about a picture that was asked about before.
+median over further questions about a picture that was asked about before. `processor_seconds` are the server's, which
+other programs on its core do not lengthen; tokens a second are by the clock.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ from PIL import Image
 from serving_model import write_models
 
 HERE = Path(__file__).parent
+LIMITS = httpx.Limits(max_connections=64)
 QUESTIONS = ("What is in the picture?", "Is there a red car on the left side?", "Which kind of tree is it?")
 QUESTIONS += ("Describe everything with one word.", "What colour is the old house?", "Is there a dog on the bench?")
 
@@ -139,12 +142,13 @@ async def load(way: Way, client: httpx.AsyncClient, clients: int, asked: Sequenc
     return [answers[number] for number in range(len(asked))]
 
 
-def figures(answers: Sequence[Answered], wall_seconds: float) -> dict[str, float]:
+def figures(answers: Sequence[Answered], wall_seconds: float, processor_seconds: float) -> dict[str, float]:
     first = sorted(one.first_seconds for one in answers)
     return {
         "requests": len(answers),
         "tokens": sum(one.tokens for one in answers),
         "wall_seconds": round(wall_seconds, 3),
+        "processor_seconds": round(processor_seconds, 2),
         "tokens_per_second": round(sum(one.tokens for one in answers) / wall_seconds, 2),
         "first_token_seconds_median": round(statistics.median(first), 3),
         "first_token_seconds_last": round(first[-1], 3),
@@ -186,31 +190,63 @@ class Work:
         return file.getvalue()
 
 
-async def measure(way: Way, port: int, model: str, work: Work) -> tuple[dict[str, Any], list[str]]:
-    """(figures, texts of all answers) of a server that is up."""
-    result: dict[str, Any] = {"new": {}, "seen": {}}
-    texts: list[str] = []
-    url, limits = f"http://127.0.0.1:{port}", httpx.Limits(max_connections=64)
-    async with httpx.AsyncClient(base_url=url, headers={"model": model}, timeout=3600, limits=limits) as client:
-        await answer(way, client, work.asked(work.picture(), 0))  # what is made at first use
-        for kind, clients, asked in work.loads():
-            started = time.perf_counter()
-            answers = await load(way, client, clients, asked)
-            result[kind][str(clients)] = figures(answers, time.perf_counter() - started)
-            texts += [one.text for one in answers]
-            print(kind, clients, result[kind][str(clients)], file=sys.stderr, flush=True)
-        firsts = [await answer(way, client, asked) for asked in work.first()]
-        result["first_token"] = {
-            "new_seconds": round(firsts[0].first_seconds, 4),
-            "seen_seconds_median": round(statistics.median(one.first_seconds for one in firsts[1:]), 4),
-        }
-        print(result["first_token"], file=sys.stderr, flush=True)
-    return result, texts
+@dataclass
+class Server:
+    """A way that is up, and what was measured of it."""
+
+    way: Way
+    client: httpx.AsyncClient
+    process: int
+    result: dict[str, Any]
+    texts: list[str]
+
+    @property
+    def processor_seconds(self) -> float:
+        """That its process has taken so far."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(servers: Mapping[str, Server], work: Work) -> None:
+    """Put every load on every server."""
+    warm = work.asked(work.picture(), 0)
+    for server in servers.values():
+        await answer(server.way, server.client, warm)  # what is made at first use
+    for kind, clients, asked in work.loads():
+        for name, server in servers.items():
+            started, processor = time.perf_counter(), server.processor_seconds
+            answers = await load(server.way, server.client, clients, asked)
+            row = figures(answers, time.perf_counter() - started, server.processor_seconds - processor)
+            server.result.setdefault(kind, {})[str(clients)] = row
+            server.texts += [one.text for one in answers]
+            print(name, kind, clients, row, file=sys.stderr, flush=True)
+    firsts: dict[str, list[float]] = {name: [] for name in servers}
+    for asked_one in work.first():
+        for name, server in servers.items():
+            firsts[name].append((await answer(server.way, server.client, asked_one)).first_seconds)
+    for name, (new, *seen) in firsts.items():
+        row = {"new_seconds": new, "seen_seconds_median": statistics.median(seen), "seen_seconds_best": min(seen)}
+        servers[name].result["first_token"] = {key: round(value, 4) for key, value in row.items()}
+        print(name, servers[name].result["first_token"], file=sys.stderr, flush=True)
+
+
+async def measure_all(chosen: Mapping[str, tuple[Way, str]], core: int, work: Work) -> dict[str, Server]:
+    """All servers, measured."""
+    servers: dict[str, Server] = {}
+    with ExitStack() as up:
+        for name, (way, model) in chosen.items():
+            url, process = up.enter_context(serving(way, core))
+            client = httpx.AsyncClient(base_url=url, headers={"model": model}, timeout=3600, limits=LIMITS)
+            servers[name] = Server(way, client, process, {}, [])
+        await measure(servers, work)
+        for server in servers.values():
+            await server.client.aclose()
+    return servers
 
 
 @contextmanager
-def serving(way: Way, core: int) -> Iterator[int]:
-    """The port of a server on one core, once it is ready."""
+def serving(way: Way, core: int) -> Iterator[tuple[str, int]]:
+    """(address, process id) of a server on one core, once it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -219,8 +255,9 @@ def serving(way: Way, core: int) -> Iterator[int]:
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, env=os.environ | threads, stdout=log, stderr=log)
         try:
-            _wait(f"http://127.0.0.1:{port}{way.ready}", server, log)
-            yield port
+            url = f"http://127.0.0.1:{port}"
+            _wait(url + way.ready, server, log)
+            yield url, server.pid  # `taskset` becomes the server: the same process
         finally:
             server.terminate()
             server.wait(60)
@@ -272,9 +309,17 @@ def compare(results: Mapping[str, Any], texts: Mapping[str, list[str]]) -> dict[
                 }
                 for kind in ("new", "seen")
             },
-            "first_token_of_a_seen_picture": round(
-                its["first_token"]["seen_seconds_median"] / mine["first_token"]["seen_seconds_median"], 2
-            ),
+            "tokens_per_processor_second": {
+                kind: {
+                    clients: round(row["processor_seconds"] / mine[kind][clients]["processor_seconds"], 2)
+                    for clients, row in its[kind].items()
+                }
+                for kind in ("new", "seen")
+            },
+            "first_token_of_a_seen_picture": {
+                which: round(its["first_token"][which] / mine["first_token"][which], 2)
+                for which in ("seen_seconds_median", "seen_seconds_best")
+            },
             "same_answers": sum(a.strip() == b.strip() for a, b in zip(texts["ours"], texts[name], strict=True)),
             "answers": len(texts["ours"]),
         }
@@ -300,13 +345,12 @@ def main() -> None:
         bunny, llava = folder / "bunny", folder / "llava"
         if not llava.exists():
             write_models(folder, args.size)
-        results, texts = {}, {}
-        for name, (way, model) in ways(bunny, llava, args.rival).items():
-            if args.ways and name not in args.ways:
-                continue
-            with serving(way, args.server_core) as port:
-                work = Work(224, args.max_tokens, args.clients, args.rounds)
-                results[name], texts[name] = asyncio.run(measure(way, port, model, work))
+        known = ways(bunny, llava, args.rival)
+        chosen = {name: known[name] for name in known if not args.ways or name in args.ways}
+        work = Work(224, args.max_tokens, args.clients, args.rounds)
+        servers = asyncio.run(measure_all(chosen, args.server_core, work))
+    results = {name: server.result for name, server in servers.items()}
+    texts = {name: server.texts for name, server in servers.items()}
     facts = {"size": args.size, "max_tokens": args.max_tokens, "dtype": "float32", **where()}
     result = {**facts, "ways": results, "ours_by": compare(results, texts)}
     print(json.dumps(result, indent=1 if args.json else None))
