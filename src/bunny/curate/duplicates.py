@@ -18,7 +18,7 @@ from bunny.curate.levels import Links, links_of_sets
 from bunny.curate.linking import linked_sets, thresholds_done
 from bunny.curate.missed import estimate_missed
 
-PAIRS = 1_024  # compared at a time: their vectors stay in the cache
+PAIRS = 2_048  # compared at a time: their vectors stay in the cache
 
 
 @dataclass(frozen=True, slots=True)

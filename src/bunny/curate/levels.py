@@ -30,7 +30,7 @@ LARGE = 32_768  # rows; larger sets are known at the lowest threshold only
 DENSE = 4_096  # rows of the largest set whose least cosine is looked for
 SMALL = 96  # rows of a set that is compared without a matrix product
 TALL = 256  # rows of a larger one that are compared at once
-SPAN = 1_024  # rows that are read at once
+SPAN = 2_048  # rows that are read at once
 SHAPES = 64  # rows of products are multiples of this
 ROUNDING = 5e-6  # of a likeness, for float32 sums of products
 
