@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ from tests.tiny import save_language_model, save_tower
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 PLAIN = ["phi-1.5", "phi-2", "phi-2-clip", "phi-3", "stablelm-2", "qwen1.5-1.8b", "minicpm", "llama3-8b"]
 TEMPLATE = Template.named("chatml")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order: several threads cut a product in pieces that differ from call to call."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
