@@ -70,7 +70,8 @@ def _this_copy(facts: Mapping[str, Any], repo: str) -> str:
     if agreement:
         lines.append(
             f"Compared with the model it was made from: {agreement['probes']} talks, "
-            f"{agreement['tokens']} greedy tokens; logits differ by {agreement['logits']:.2g} at most (allowed: {agreement['allowed']:.2g})."
+            f"{agreement['tokens']} greedy tokens; logits differ by {agreement['logits']:.2g} at most "
+            f"(allowed: {agreement['allowed']:.2g})."
         )
     else:
         lines.append("It was not compared with the model it was made from (`--verify`).")
