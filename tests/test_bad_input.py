@@ -566,7 +566,7 @@ def test_a_folder_that_is_no_model_is_refused(place: Place, model: Path) -> None
     weights = (other / "model.safetensors").read_bytes()
     assert "no model there" in refused(bunny("chat", place.folder, "What is this?"))
     assert "no model there" in refused(bunny("chat", "nowhere", "What is this?"))
-    assert "not a Bunny" in refused(bunny("chat", place.tree()["model"]["language_model"], "What is this?"))
+    assert "no image-text model" in refused(bunny("chat", place.tree()["model"]["language_model"], "What is this?"))
     (other / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     assert "damaged" in refused(bunny("chat", other, "What is this?"))
     (other / "model.safetensors").unlink()
