@@ -164,7 +164,10 @@ def bunny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_bunny(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture(scope="module", params=["bunny", *FOREIGN])
+WORDS_ALONE = [kind for kind in FOREIGN if kind != "paligemma"]  # whose processor refuses a question without a picture
+
+
+@pytest.fixture(scope="module", params=["bunny", *WORDS_ALONE])
 def model(request: pytest.FixtureRequest, bunny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Chat:
     if request.param == "bunny":
         return Chat(bunny_folder)
@@ -264,7 +267,8 @@ def test_an_endpoint_takes_part_in_a_conversation(
 ) -> None:
     url, stub = endpoint
     monkeypatch.setenv("BUNNY_API_KEY", "s3cret")
-    talk = Conversation(Chat("tiny", How(endpoint=url)), GREEDY)
+    chat = Chat("tiny", How(endpoint=url))
+    talk = Conversation(chat, GREEDY)
     assert said(talk, "what?", picture) == "tiny: [picture] what?"
     assert said(talk, "and?") == "tiny: and?"
     assert [turn["role"] for turn in stub.asked[-1]["messages"]] == ["user", "assistant", "user"]
@@ -272,6 +276,7 @@ def test_an_endpoint_takes_part_in_a_conversation(
     with pytest.raises(UserError, match="busy or cannot be reached; try again"):
         said(talk, "more?")
     assert talk.turns[-1] == Turn("assistant", "tiny: and?")
+    chat.engine.close(timeout_seconds=5)
 
 
 def test_pictures_without_a_file_can_be_asked_about(talk: Conversation, echo: Echo) -> None:
