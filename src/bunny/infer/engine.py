@@ -29,8 +29,8 @@ from bunny.infer.sampling import Chooser, Drawn, draw
 from bunny.infer.spoken import Spoken
 
 PREFILL, CPU_PREFILL = 512, 48
-"""Tokens of prompts in a step while others speak. On a CPU the tokens of answers cost little beside a stretch that is
-as short as its kernels still like: 48 instead of 128 gives more of them for the same time."""
+"""Tokens of prompts in a step while others speak. On a CPU few, for the sake of those who speak: with SmolLM2-135M on
+one core a prompt of 220 tokens takes 0.6 seconds."""
 
 ALIKE = 16
 """Tokens that a prompt must share with one that is being read, beyond what is known already, to wait for it."""
