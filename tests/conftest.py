@@ -1,11 +1,13 @@
-"""What every test stands on: no model hub, no network, no screen, and a log that is as it was afterwards."""
+"""What every test stands on: no model hub, no network, no screen, a log that is as it was afterwards; the goldens."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +53,16 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BUNNY_DEBUG", "BUNNY_LOG"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+GOLDEN = Path(__file__).parent / "golden" / "parity"
+
+
+@pytest.fixture(scope="module")
+def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The original's golden folders, unpacked for one test file."""
+    folder = tmp_path_factory.mktemp("parity")
+    for path in sorted(GOLDEN.glob("*.tar.xz")):
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from tests.export.sides import agreement, exported, stock_model
 from tests.original_folders import FAMILIES, make
 from tests.tiny import save_language_model, save_tower
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 PLAIN = ["phi-1.5", "phi-2", "phi-2-clip", "phi-3", "stablelm-2", "qwen1.5-1.8b", "minicpm", "llama3-8b"]
 TEMPLATE = Template.named("chatml")
 
@@ -37,15 +35,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("parity")
-    for path in sorted(GOLDEN.glob("*.tar.xz")):
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
-    return folder
 
 
 def imported(golden: Path, out: Path) -> Path:

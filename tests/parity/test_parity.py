@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.parity.__main__ import check_folder, main
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 MODELS = [
     *("phi-1.5", "phi-2", "phi-2-clip", "phi-2-eva", "phi-3", "phi-3-s2", "stablelm-2"),
     *("qwen1.5-1.8b", "minicpm", "llama3-8b", "llama3-8b-s2"),
@@ -40,16 +38,6 @@ LORA = {
     "training trace, lora",
 }
 WHOLE = {"model: exported tensors", "model: exported config", "training trace, model"}
-
-
-@pytest.fixture(scope="module")
-def goldens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden folders, unpacked."""
-    folder = tmp_path_factory.mktemp("parity")
-    for path in sorted(GOLDEN.glob("*.tar.xz")):
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
-    return folder
 
 
 @pytest.mark.slow

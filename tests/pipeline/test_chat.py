@@ -254,7 +254,8 @@ def test_without_bitsandbytes_packing_says_what_to_install(bunny_folder: Path, m
 
 @pytest.fixture
 def endpoint() -> Iterator[tuple[str, Any]]:
-    from tests.serve.chat_stub import Stub, served
+    from tests.serve.chat_stub import Stub
+    from tests.serve.running import served
 
     stub = Stub()
     stub.key = "s3cret"

@@ -8,20 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from bunny.serve.curation import listen
 from bunny.serve.guarding import Guarded
 
 PAGE = str(files("bunny.serve").joinpath("page_chat"))
@@ -93,20 +89,3 @@ def refused(status: int, message: str) -> Response:
 def words_of(message: dict[str, Any]) -> str:
     content = message["content"]
     return content if isinstance(content, str) else " ".join(part.get("text", "[picture]") for part in content)
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an app that is running."""
-    listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
-        listening.close()

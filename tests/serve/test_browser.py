@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from bunny.curate.explore import Decisions, Explorer, Overrides
-from bunny.serve.curation import listen, make_app
+from bunny.serve.curation import make_app
 
 from .browser import Browser, chromium
 from .conftest import FACTS
+from .running import served
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(chromium() is None, reason="no Chromium here: install one, or name it in BUNNY_CHROMIUM"),
 ]
 CARDS = "[...document.querySelectorAll('.windowed .card .caption')].map(one => one.textContent)"
-
-
-@contextmanager
-def served(explorer: Explorer) -> Iterator[str]:
-    """The address of a running explorer."""
-    import uvicorn
-
-    listening = listen("127.0.0.1", 0)
-    settings = uvicorn.Config(make_app(explorer), log_level="error", ws="none", lifespan="off")
-    server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join()
-        listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +40,7 @@ def browser(shared: Browser) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, explorer: Explorer) -> Iterator[Browser]:
-    with served(explorer) as address:
+    with served(make_app(explorer)) as address:
         browser.open(address)
         browser.wait("document.querySelectorAll('.windowed .card').length === 13")
         yield browser
@@ -185,7 +163,7 @@ def test_the_active_picture_stays_in_sight_when_the_panel_takes_its_room(
     seen = "(() => { const cell = document.querySelector('.cell.active')?.getBoundingClientRect(); "
     seen += "const view = document.querySelector('.windowed').getBoundingClientRect(); "
     seen += "return cell && cell.top >= view.top - 1 && cell.bottom <= view.bottom + 1 })()"
-    with served(large(2_000)) as address:
+    with served(make_app(large(2_000))) as address:
         browser.open(address)
         browser.wait("document.querySelectorAll('.windowed .card').length > 20")
         browser.press("End")
@@ -253,7 +231,7 @@ SCROLL = """(async () => {
 def test_200_000_rows_scroll_smoothly_and_only_those_in_sight_exist(
     browser: Browser, large: Callable[[int], Explorer]
 ) -> None:
-    with served(large(200_000)) as address:
+    with served(make_app(large(200_000))) as address:
         browser.open(address)
         browser.wait("document.querySelectorAll('.windowed .card').length > 20")
         middle, slow, most = browser.run(SCROLL)
@@ -272,7 +250,7 @@ def test_200_000_rows_scroll_smoothly_and_only_those_in_sight_exist(
 def test_a_table_taller_than_a_browser_can_scroll_is_reached_to_its_end(
     browser: Browser, large: Callable[[int], Explorer]
 ) -> None:
-    with served(large(1_000_000)) as address:
+    with served(make_app(large(1_000_000))) as address:
         browser.open(address)
         browser.wait("document.querySelectorAll('.windowed .card').length > 20")
         assert browser.run("window.page.shown.ratio") > 1

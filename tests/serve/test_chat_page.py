@@ -16,7 +16,8 @@ from PIL import Image
 
 from .accessibility import FAULTS
 from .browser import Browser, chromium
-from .chat_stub import Stub, served
+from .chat_stub import Stub
+from .running import served
 
 pytestmark = [
     pytest.mark.slow,
