@@ -75,7 +75,10 @@ def all_gone(signs: list[Path]) -> None:
 
 
 def gone(pid: int) -> bool:
+    """Whether a process has ended, as its parent sees it: a dead one whose other threads are still ending has not."""
+    here = Path(f"/proc/{pid}")
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        dead = (here / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return dead and len(list((here / "task").iterdir())) == 1
     except OSError:
         return True
